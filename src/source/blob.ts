@@ -1,0 +1,56 @@
+/**
+ * Where the bytes of a blob are: plain data that survives a thread, a socket and a restart, and the reader made from it.
+ */
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { LaminaError, toLaminaError } from '../errors.js';
+
+/** A run of bytes of a local file: a blob of a layout (offset 0) or a member of an uncompressed archive. */
+export interface BlobLocation {
+  readonly kind: 'file';
+  readonly path: string;
+  /** Bytes. */
+  readonly offset: number;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** Random access to one blob. Reads block: a reader belongs to a worker thread or to a short-lived command. */
+export interface RandomAccessBlob {
+  /** Bytes. */
+  readonly size: number;
+  /** Fills `into` from `offset` on; returns the bytes read, fewer than asked only at the end of the blob. Throws IO. */
+  read(offset: number, into: Uint8Array): number;
+  close(): void;
+}
+
+/** Throws BLOB_MISSING where the file is gone or shorter than the location says. */
+export function openBlob(location: BlobLocation): RandomAccessBlob {
+  let fd: number;
+  try {
+    fd = openSync(location.path, 'r');
+  } catch (e) {
+    throw new LaminaError('BLOB_MISSING', `Cannot open ${location.path}`, { cause: e, details: { path: location.path } });
+  }
+  if (fstatSync(fd).size < location.offset + location.size) {
+    closeSync(fd);
+    throw new LaminaError('BLOB_MISSING', `${location.path} is shorter than it was`, { details: { path: location.path } });
+  }
+  return {
+    size: location.size,
+    read(offset, into) {
+      const want = Math.min(into.length, location.size - offset);
+      let done = 0;
+      try {
+        while (done < want) {
+          const n = readSync(fd, into, done, want - done, location.offset + offset + done);
+          if (n === 0) break;
+          done += n;
+        }
+      } catch (e) {
+        throw toLaminaError(e, `Reading ${location.path}`);
+      }
+      return done;
+    },
+    close: () => closeSync(fd),
+  };
+}
