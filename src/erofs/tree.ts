@@ -62,11 +62,13 @@ export const marker = {
   whiteout: 'trusted.lamina.whiteout',
   /** An absolute path inside the image (raw bytes): an empty regular file standing for a hard link to a lower layer's inode. */
   link: 'trusted.lamina.link',
+  /** "y": a real character device 0:0 of the image, which without this would read as a whiteout. */
+  device: 'trusted.lamina.device',
   /** On the root: whiteouts that have no place in the tree, NUL-separated paths. */
   detached: 'trusted.lamina.detached',
 } as const;
 
-/** A whiteout in a layer's tree: a character device 0:0 (the overlayfs convention). */
+/** A whiteout in a layer's tree: a character device 0:0 (the overlayfs convention) that is not marked as a real one. */
 export function isWhiteout(inode: Inode): boolean {
-  return (inode.mode & S_IFMT) === S_IFCHR && inode.rdev === 0;
+  return (inode.mode & S_IFMT) === S_IFCHR && inode.rdev === 0 && inode.xattrs?.has(marker.device) !== true;
 }
