@@ -1,0 +1,369 @@
+/**
+ * System calls that Node does not have, through koffi. Every wrapper throws {@link SysError} with the errno's name, as
+ * Node's own fs functions do; those of the serve loop return -errno instead and allocate nothing.
+ *
+ * ABI notes, with the structures' layouts, stand in native-notes/BINDINGS.md.
+ */
+import { closeSync } from 'node:fs';
+import { constants } from 'node:os';
+import koffi from 'koffi';
+import { LaminaError } from '../errors.js';
+
+type Pointer = bigint;
+type Native = (...args: unknown[]) => unknown;
+
+interface Libc {
+  readonly mount: Native;
+  readonly umount2: Native;
+  readonly read: (fd: number, buffer: Uint8Array, length: number) => number;
+  readonly write: (fd: number, buffer: Uint8Array, length: number) => number;
+  readonly epollCreate1: (flags: number) => number;
+  readonly epollCtl: (epoll: number, op: number, fd: number, event: Uint8Array | null) => number;
+  readonly epollWait: (epoll: number, events: Uint8Array, max: number, timeout: number) => number;
+  readonly eventfd: (initial: number, flags: number) => number;
+  readonly fcntl: (fd: number, command: number, argument: number) => number;
+  readonly mmap: (addr: null, length: number, prot: number, flags: number, fd: number, offset: number) => Pointer;
+  readonly munmap: (addr: Pointer, length: number) => number;
+  readonly socketpair: (domain: number, type: number, protocol: number, fds: Uint8Array) => number;
+  readonly sendmsg: (fd: number, header: Uint8Array, flags: number) => number;
+  readonly recvmsg: (fd: number, header: Uint8Array, flags: number) => number;
+  readonly flock: (fd: number, operation: number) => number;
+  readonly syscall: Native;
+}
+
+let loaded: Libc | undefined;
+
+function libc(): Libc {
+  if (loaded !== undefined) return loaded;
+  try {
+    const lib = koffi.load(null);
+    loaded = {
+      mount: lib.func(
+        'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
+      ) as Native,
+      umount2: lib.func('int umount2(const char *target, int flags)') as Native,
+      read: lib.func('int64_t read(int fd, void *buffer, size_t length)'),
+      write: lib.func('int64_t write(int fd, void *buffer, size_t length)'),
+      epollCreate1: lib.func('int epoll_create1(int flags)'),
+      epollCtl: lib.func('int epoll_ctl(int epfd, int op, int fd, void *event)'),
+      epollWait: lib.func('int epoll_wait(int epfd, void *events, int maxevents, int timeout)'),
+      eventfd: lib.func('int eventfd(unsigned int initval, int flags)'),
+      fcntl: lib.func('int fcntl(int fd, int cmd, long arg)'),
+      mmap: lib.func('void *mmap(void *addr, size_t length, int prot, int flags, int fd, int64_t offset)'),
+      munmap: lib.func('int munmap(void *addr, size_t length)'),
+      socketpair: lib.func('int socketpair(int domain, int type, int protocol, void *sv)'),
+      sendmsg: lib.func('int64_t sendmsg(int fd, void *msg, int flags)'),
+      recvmsg: lib.func('int64_t recvmsg(int fd, void *msg, int flags)'),
+      flock: lib.func('int flock(int fd, int operation)'),
+      syscall: lib.func('long syscall(long number, ...)') as Native,
+    };
+    return loaded;
+  } catch (e) {
+    throw new LaminaError('NATIVE_UNAVAILABLE', `Cannot load the C library through koffi: ${String(e)}`, {
+      cause: e,
+      hint: 'Lamina needs the koffi package for this platform (npm ci installs it prebuilt); run `lamina doctor`.',
+    });
+  }
+}
+
+const errnoNames = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));
+
+/** A failed system call, in the shape of Node's own: `code` is the errno's name. */
+export class SysError extends Error {
+  override readonly name = 'SysError';
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+  constructor(syscall: string, errno: number, about = '') {
+    const code = errnoNames.get(errno) ?? `errno ${errno}`;
+    super(`${syscall}: ${code}${about === '' ? '' : ` (${about})`}`);
+    this.code = code;
+    this.errno = errno;
+    this.syscall = syscall;
+  }
+}
+
+function check(syscall: string, result: unknown, about?: string): number {
+  if (typeof result === 'number' && result >= 0) return result;
+  throw new SysError(syscall, koffi.errno(), about);
+}
+
+/** mount(2) flags (linux/mount.h). */
+export const MS_RDONLY = 1;
+export const MS_NOSUID = 2;
+export const MS_NODEV = 4;
+export const MS_NOATIME = 1024;
+export const MS_BIND = 4096;
+export const MS_PRIVATE = 1 << 18;
+/** umount2(2) flags. */
+export const MNT_DETACH = 2;
+export const UMOUNT_NOFOLLOW = 8;
+
+export function mount(source: string, target: string, type: string, flags: number, data: string): void {
+  check('mount', libc().mount(source, target, type, flags, data), target);
+}
+
+/** Waits in a thread of its own: an unmount may have to wait for the file system's server, which may be this process. */
+export async function umount2(target: string, flags: number): Promise<void> {
+  await callAsync('umount2', libc().umount2, target, flags);
+}
+
+function callAsync(name: string, native: Native, ...args: unknown[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const done = (error: unknown, result: unknown): void => {
+      if (error !== null && error !== undefined) reject(error instanceof Error ? error : new Error(JSON.stringify(error)));
+      else if (typeof result === 'number' && result >= 0) resolve(result);
+      else reject(new SysError(name, koffi.errno(), typeof args[0] === 'string' ? args[0] : ''));
+    };
+    (native as unknown as { async: Native }).async(...args, done);
+  });
+}
+
+// fsopen(2) and its family: one number on every architecture; glibc has had wrappers only since 2.36.
+const SYS = { moveMount: 429, fsopen: 430, fsconfig: 431, fsmount: 432 } as const;
+const FSCONFIG = { setFlag: 0, setString: 1, create: 6 } as const;
+const FSOPEN_CLOEXEC = 1;
+const FSMOUNT_CLOEXEC = 1;
+const MOVE_MOUNT_F_EMPTY_PATH = 4;
+const AT_FDCWD = -100;
+
+/**
+ * Mounts a file system through fsopen(2) (Linux >= 5.2), which takes any number of options (mount(2) stops at one page:
+ * about 170 device= options) and whose context says in words why a mount was refused.
+ * The calls that may reach our own FUSE server run in another thread.
+ */
+export async function fsMount(
+  type: string,
+  source: string,
+  options: readonly (readonly [string, string | undefined])[],
+  attributes: number,
+  target: string,
+): Promise<void> {
+  const { syscall } = libc();
+  const context = check('fsopen', syscall(SYS.fsopen, 'str', type, 'int', FSOPEN_CLOEXEC), type);
+  const fds = [context];
+  try {
+    const config = (command: number, key: string | null, value: string | null): unknown =>
+      syscall(SYS.fsconfig, 'int', context, 'int', command, 'str', key, 'str', value, 'int', 0);
+    const set = (key: string, value: string | undefined): void => {
+      const done = value === undefined ? config(FSCONFIG.setFlag, key, null) : config(FSCONFIG.setString, key, value);
+      if (done !== 0) throw new SysError('fsconfig', koffi.errno(), `${key}: ${contextLog(context)}`);
+    };
+    set('source', source);
+    for (const [key, value] of options) set(key, value);
+    await syscallAsync('fsconfig', context, [SYS.fsconfig, 'int', context, 'int', FSCONFIG.create, 'str', null, 'str', null, 'int', 0]);
+    const mountFd = await syscallAsync('fsmount', context, [SYS.fsmount, 'int', context, 'int', FSMOUNT_CLOEXEC, 'int', attributes]);
+    fds.push(mountFd);
+    check(
+      'move_mount',
+      syscall(SYS.moveMount, 'int', mountFd, 'str', '', 'int', AT_FDCWD, 'str', target, 'int', MOVE_MOUNT_F_EMPTY_PATH),
+      target,
+    );
+  } finally {
+    for (const fd of fds) closeSync(fd);
+  }
+}
+
+async function syscallAsync(name: string, context: number, args: unknown[]): Promise<number> {
+  try {
+    return await callAsync(name, libc().syscall, ...args);
+  } catch (e) {
+    if (e instanceof SysError) throw new SysError(name, e.errno, contextLog(context));
+    throw e;
+  }
+}
+
+/** What the kernel wrote about a failed fsconfig: one message per read(2), "e erofs: ..". */
+function contextLog(context: number): string {
+  const lines: string[] = [];
+  const buffer = Buffer.alloc(1024);
+  for (let i = 0; i < 16; i++) {
+    const n = libc().read(context, buffer, buffer.length);
+    if (n <= 0) break;
+    lines.push(buffer.toString('utf8', 0, n).trim());
+  }
+  return lines.join('; ');
+}
+
+/** Attributes of fsmount(2) (linux/mount.h). */
+export const MOUNT_ATTR_RDONLY = 1;
+export const MOUNT_ATTR_NOSUID = 2;
+export const MOUNT_ATTR_NODEV = 4;
+export const MOUNT_ATTR_NOATIME = 0x10;
+
+/** A read-only shared mapping of a whole file. The bytes must not be used after `close`. */
+export interface Mapping {
+  readonly bytes: Buffer;
+  close(): void;
+}
+
+const PROT_READ = 1;
+const MAP_SHARED = 1;
+const MAP_FAILED = 0xffffffffffffffffn;
+
+/** `length` bytes of `fd` from its start. An empty mapping needs no system call (mmap(2) refuses length 0). */
+export function mmapReadOnly(fd: number, length: number): Mapping {
+  if (length === 0) return { bytes: Buffer.alloc(0), close: () => undefined };
+  const address = libc().mmap(null, length, PROT_READ, MAP_SHARED, fd, 0);
+  if (address === MAP_FAILED) throw new SysError('mmap', koffi.errno());
+  let open = true;
+  return {
+    bytes: Buffer.from(koffi.view(address, length)),
+    close() {
+      if (open) libc().munmap(address, length);
+      open = false;
+    },
+  };
+}
+
+const F_SETFL = 4;
+const O_NONBLOCK = 0o4000;
+const O_RDWR = 2;
+
+/** Makes reads of an open file description fail with EAGAIN rather than wait, for every process that shares it. */
+export function setNonBlocking(fd: number): void {
+  check('fcntl', libc().fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK));
+}
+
+/** read(2) into the whole buffer: bytes read, or -errno. */
+export function readRaw(fd: number, buffer: Uint8Array): number {
+  const n = libc().read(fd, buffer, buffer.length);
+  return n >= 0 ? n : -koffi.errno();
+}
+
+/** write(2) of the first `length` bytes: bytes written, or -errno. */
+export function writeRaw(fd: number, buffer: Uint8Array, length: number): number {
+  const n = libc().write(fd, buffer, length);
+  return n >= 0 ? n : -koffi.errno();
+}
+
+export const errno = {
+  EINTR: constants.errno.EINTR,
+  EAGAIN: constants.errno.EAGAIN,
+  ENOENT: constants.errno.ENOENT,
+  ENODEV: constants.errno.ENODEV,
+  EINVAL: constants.errno.EINVAL,
+  ECONNABORTED: constants.errno.ECONNABORTED,
+} as const;
+
+const EPOLL_CLOEXEC = 0o2000000;
+const EPOLL_CTL = { add: 1, del: 2 } as const;
+const EPOLLIN = 1;
+const EPOLLET = 1 << 31;
+// struct epoll_event is packed on x86-64 only (sys/epoll.h): u32 events, then u64 data at 4 or at 8.
+const EPOLL_DATA_AT = process.arch === 'x64' ? 4 : 8;
+const EPOLL_EVENT_SIZE = EPOLL_DATA_AT + 8;
+
+/** An epoll instance that any number of threads may wait on; each readiness wakes one of them. */
+export function epollCreate(): number {
+  return check('epoll_create1', libc().epollCreate1(EPOLL_CLOEXEC));
+}
+
+/** `data` comes back from {@link EpollWaiter.wait}; 0 to 2^32 - 1. Level-triggered: every waiter; edge: one a change. */
+export function epollAdd(epoll: number, fd: number, data: number, trigger: 'level' | 'edge'): void {
+  const event = Buffer.alloc(EPOLL_EVENT_SIZE);
+  event.writeInt32LE(EPOLLIN | (trigger === 'edge' ? EPOLLET : 0), 0);
+  event.writeUInt32LE(data, EPOLL_DATA_AT);
+  check('epoll_ctl', libc().epollCtl(epoll, EPOLL_CTL.add, fd, event));
+}
+
+export function epollRemove(epoll: number, fd: number): void {
+  libc().epollCtl(epoll, EPOLL_CTL.del, fd, null);
+}
+
+/** One thread's waiting on an epoll instance, without garbage. */
+export class EpollWaiter {
+  readonly #epoll: number;
+  readonly #event = Buffer.alloc(EPOLL_EVENT_SIZE);
+  readonly #wait = libc().epollWait;
+
+  constructor(epoll: number) {
+    this.#epoll = epoll;
+  }
+
+  /** The `data` of one ready descriptor, or -1 when the wait was interrupted. */
+  wait(): number {
+    const n = this.#wait(this.#epoll, this.#event, 1, -1);
+    return n === 1 ? this.#event.readUInt32LE(EPOLL_DATA_AT) : -1;
+  }
+}
+
+const EFD_CLOEXEC = 0o2000000;
+const EFD_NONBLOCK = 0o4000;
+
+/** An event that is signalled once, by {@link signal}, and stays so. */
+export function eventfd(): number {
+  return check('eventfd', libc().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+export function signal(eventFd: number): void {
+  const one = Buffer.alloc(8);
+  one.writeUInt8(1);
+  writeRaw(eventFd, one, 8);
+}
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_CLOEXEC = 0o2000000;
+
+export function socketpair(): [number, number] {
+  const fds = Buffer.alloc(8);
+  check('socketpair', libc().socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds));
+  return [fds.readInt32LE(0), fds.readInt32LE(4)];
+}
+
+// struct msghdr on 64-bit Linux: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48; 56 bytes.
+// One control message: size_t length, int level, int type, then the descriptor; CMSG_SPACE(4) = 24, CMSG_LEN(4) = 20.
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+
+function message(byte: Buffer, control: Buffer): { header: Buffer; keep: Buffer } {
+  const iov = Buffer.alloc(16);
+  iov.writeBigUInt64LE(koffi.address(byte), 0);
+  iov.writeBigUInt64LE(1n, 8);
+  const header = Buffer.alloc(56);
+  header.writeBigUInt64LE(koffi.address(iov), 16);
+  header.writeBigUInt64LE(1n, 24);
+  header.writeBigUInt64LE(koffi.address(control), 32);
+  header.writeBigUInt64LE(BigInt(control.length), 40);
+  return { header, keep: iov };
+}
+
+/** Sends one descriptor with one byte of data (unix(7), SCM_RIGHTS). */
+export function sendFd(socket: number, fd: number): void {
+  const byte = Buffer.alloc(1);
+  const control = Buffer.alloc(24);
+  control.writeBigUInt64LE(20n, 0);
+  control.writeInt32LE(SOL_SOCKET, 8);
+  control.writeInt32LE(SCM_RIGHTS, 12);
+  control.writeInt32LE(fd, 16);
+  const { header, keep } = message(byte, control);
+  check('sendmsg', libc().sendmsg(socket, header, MSG_NOSIGNAL));
+  keepAlive(keep, byte, control);
+}
+
+/** Receives one descriptor sent by {@link sendFd}; waits for it on a blocking socket. */
+export function receiveFd(socket: number): number {
+  const byte = Buffer.alloc(1);
+  const control = Buffer.alloc(24);
+  const { header, keep } = message(byte, control);
+  const n = check('recvmsg', libc().recvmsg(socket, header, MSG_CMSG_CLOEXEC));
+  keepAlive(keep, byte, control);
+  if (n !== 1 || control.readInt32LE(12) !== SCM_RIGHTS) throw new SysError('recvmsg', constants.errno.EBADMSG);
+  return control.readInt32LE(16);
+}
+
+/** Buffers whose addresses the kernel was given must not be collected before the call returns. */
+function keepAlive(...buffers: Buffer[]): void {
+  for (const b of buffers) b.readUInt8(0);
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** An exclusive lock that goes with the descriptor (flock(2)); false when somebody else has it. */
+export function tryLock(fd: number): boolean {
+  return libc().flock(fd, LOCK_EX | LOCK_NB) === 0;
+}
