@@ -1,8 +1,8 @@
 /** An image as the rest of Lamina sees it: resolved, hashed, parsed, with a place for every layer blob. */
 import type { Digest } from '../digest/index.js';
-import type { BlobLocation } from '../source/blob.js';
-import type { ImageConfig } from './config.js';
-import type { Platform } from './platform.js';
+import type { BlobLocation } from './blob.js';
+import type { ImageConfig } from '../oci/config.js';
+import type { Platform } from '../oci/platform.js';
 
 export interface Layer {
   /** Of the uncompressed tar, from the config's rootfs.diff_ids. */

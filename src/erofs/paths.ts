@@ -1,0 +1,98 @@
+/** Paths in a tree in memory: cleaning archive names, finding directories through symlinks, never leaving the root. */
+import { LaminaError } from '../errors.js';
+import { S_IFDIR, S_IFLNK, S_IFMT, type Inode } from './tree.js';
+
+/** Symlinks followed on the way to one directory; more are a loop (securejoin, which the other image tools use, allows 255). */
+const HOPS_MAX = 255;
+
+export function isDirectory(inode: Inode): boolean {
+  return (inode.mode & S_IFMT) === S_IFDIR;
+}
+
+export function isSymlink(inode: Inode): boolean {
+  return (inode.mode & S_IFMT) === S_IFLNK;
+}
+
+/** A directory as it is made when only its children are known (image-spec layer.md leaves its attributes open). */
+export function impliedDirectory(): Inode {
+  return {
+    mode: S_IFDIR | 0o755,
+    uid: 0,
+    gid: 0,
+    mtime: 0,
+    mtimeNsec: 0,
+    size: 0,
+    rdev: 0,
+    order: 0,
+    children: new Map(),
+  };
+}
+
+/**
+ * The components of an archive name, cleaned by the letter before any symlink is looked at: no "", ".", "..". A ".."
+ * above the root is dropped and `escapes` says so.
+ */
+export function cleanPath(name: string): { components: string[]; escapes: boolean } {
+  const components: string[] = [];
+  let escapes = false;
+  for (const part of name.split('/')) {
+    if (part === '' || part === '.') continue;
+    if (part !== '..') components.push(part);
+    else if (components.pop() === undefined) escapes = true;
+  }
+  return { components, escapes };
+}
+
+export interface ResolveOptions {
+  /** False: a symlink is not a directory. */
+  readonly follow: boolean;
+  /** Makes what is missing, in place of whatever is there instead; without it the answer is undefined then. */
+  readonly make?: ((replaced: Inode | undefined) => Inode) | undefined;
+}
+
+/** The directory at `components` below `root`. Throws PATH_LOOP. */
+export function resolveDirectory(
+  root: Inode,
+  components: readonly string[],
+  { follow, make }: ResolveOptions,
+): Inode | undefined {
+  // Directories from the root to here, for "..", and what is still to be walked, last first.
+  const stack: Inode[] = [root];
+  const todo = components.toReversed();
+  let here = root;
+  let hops = 0;
+  for (let name = todo.pop(); name !== undefined; name = todo.pop()) {
+    if (name === '..') {
+      if (stack.length > 1) stack.pop();
+      here = stack.at(-1) ?? root;
+      continue;
+    }
+    let child = here.children?.get(name);
+    if (follow && child !== undefined && isSymlink(child)) {
+      if (++hops > HOPS_MAX) throw loop(components);
+      const target = child.target ?? '';
+      if (target.startsWith('/')) {
+        stack.length = 1;
+        here = root;
+      }
+      const parts = target.split('/');
+      for (let i = parts.length - 1; i >= 0; i--) if (parts[i] !== '' && parts[i] !== '.') todo.push(parts[i] ?? '');
+      continue;
+    }
+    if (child === undefined || !isDirectory(child)) {
+      if (make === undefined) return undefined;
+      child = make(child);
+      here.children?.set(name, child);
+    }
+    stack.push(child);
+    here = child;
+  }
+  return here;
+}
+
+function loop(components: readonly string[]): LaminaError {
+  const path = Buffer.from(components.join('/').slice(0, 200), 'latin1').toString('utf8');
+  return new LaminaError('PATH_LOOP', `Too many symlinks on the way to ${JSON.stringify(`/${path}`)}`, {
+    details: { path },
+  });
+}

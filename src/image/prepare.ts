@@ -1,0 +1,218 @@
+/**
+ * From an image to what a mount or a browser needs: every layer indexed, the layers' trees merged. Both are done once
+ * and kept in the store, so the second time nothing is left to do.
+ */
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { sniffCompression, type Compression } from '../compress/index.js';
+import { createHasher, sha256, type Digest } from '../digest/index.js';
+import { loadTree } from '../erofs/load.js';
+import { ErofsReader } from '../erofs/reader.js';
+import { encodeTree } from '../erofs/writer.js';
+import { LaminaError, toLaminaError } from '../errors.js';
+import { readChunks } from '../layer/chunks.js';
+import { Indexer } from '../layer/indexer.js';
+import { LayerMap } from '../layer/map.js';
+import { openBlob, type BlobLocation } from '../source/blob.js';
+import type { Image, Layer } from '../source/image.js';
+import { publish, writeDurably, type Store } from '../store/store.js';
+import { mergeLayers, type Compat } from '../union/merge.js';
+import type { OnProgress } from './progress.js';
+
+/** A layer whose index is in the store. */
+export interface PreparedLayer {
+  readonly diffId: Digest;
+  /** `layers/sha256-..` of the store. */
+  readonly directory: string;
+  /** `maps/sha256-..` of the store. */
+  readonly mapPath: string;
+  readonly blob: BlobLocation;
+  /** Bytes: the uncompressed stream and what the index put behind it. */
+  readonly addressSpace: number;
+  readonly compression: Compression;
+  /** Restart points. */
+  readonly points: number;
+  /** Bytes of the stream that the index had to keep uncompressed, being far from a restart point. */
+  readonly kept: number;
+  /** The index was in the store before. */
+  readonly cached: boolean;
+}
+
+export interface PreparedImage {
+  readonly image: Image;
+  /** The merged tree: an EROFS image whose device N is layer N, base 1. */
+  readonly treePath: string;
+  readonly layers: readonly PreparedLayer[];
+  /** What was odd but not wrong, for stderr. */
+  readonly warnings: readonly string[];
+}
+
+export interface PrepareOptions {
+  readonly store: Store;
+  readonly compat: Compat;
+  readonly onProgress?: OnProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Part of every tree's key: a change of the merge or of the writer must not meet the trees of before. */
+const TREE_FORMAT = 1;
+/** Bytes of one layer, uncompressed. */
+const LAYER_LIMIT = 256 * 1024 ** 3;
+
+/** Throws what indexing and merging throw, with the layer named; an AbortError when `signal` says so. */
+export async function prepareImage(image: Image, options: PrepareOptions): Promise<PreparedImage> {
+  const { store, compat, onProgress, signal } = options;
+  const total = image.layers.reduce((n, layer) => n + layer.size, 0);
+  onProgress?.({ type: 'resolved', reference: image.reference, layers: image.layers.length, bytes: total });
+  const layers = await prepareLayers(image, options);
+  signal?.throwIfAborted();
+  const treePath = mergedTree(layers, store, compat, onProgress);
+  const notes = layers.flatMap(({ facts }, i) => facts.notes.map((note) => `layer ${i + 1}: ${note}`));
+  return { image, treePath, layers: layers.map(({ prepared }) => prepared), warnings: [...image.warnings, ...notes] };
+}
+
+/** What the store has of a layer; undefined where it has to be indexed. Throws STORE_CORRUPT. */
+export function findLayer(layer: Layer, store: Store): PreparedLayer | undefined {
+  return known(layer, layer.digest ?? plainDigest(layer), store)?.prepared;
+}
+
+interface Known {
+  readonly prepared: PreparedLayer;
+  readonly facts: LayerMap['facts'];
+}
+
+function known(layer: Layer, digest: Digest | undefined, store: Store): Known | undefined {
+  if (digest === undefined) return undefined;
+  const directory = store.layerDirectory(layer.diffId);
+  const mapPath = store.mapPath(digest);
+  if (!existsSync(directory)) return undefined;
+  const map = LayerMap.read(mapPath);
+  // The same blob under another diffID is a lie that indexing will find out.
+  if (map?.facts.diffId !== layer.diffId) return undefined;
+  const { facts } = map;
+  const { addressSpace } = readChunks(join(directory, 'chunks'));
+  const { compression, kept } = facts;
+  const prepared = { diffId: layer.diffId, directory, mapPath, blob: layer.blob, addressSpace, compression, points: map.count, kept, cached: true };
+  return { prepared, facts };
+}
+
+/** An uncompressed blob is its own stream, so its digest is the diffID. */
+function plainDigest({ blob, diffId }: Layer): Digest | undefined {
+  const reader = openBlob(blob);
+  try {
+    const head = Buffer.alloc(512);
+    return sniffCompression(head.subarray(0, reader.read(0, head))) === 'none' ? diffId : undefined;
+  } finally {
+    reader.close();
+  }
+}
+
+async function prepareLayers(image: Image, { store, onProgress, signal }: PrepareOptions): Promise<Known[]> {
+  const indexer = new Indexer();
+  const cancel = new AbortController();
+  const stop = (): void => cancel.abort(signal?.reason);
+  signal?.addEventListener('abort', stop, { once: true });
+  /** A layer that comes twice is indexed once. */
+  const jobs = new Map<Digest, Promise<Known>>();
+  const prepareLayer = async (layer: Layer, index: number): Promise<Known> => {
+    const report = (state: 'cached' | 'indexing' | 'indexed', done: number): void =>
+      onProgress?.({ type: 'layer', layer: index, diffId: layer.diffId, state, done, total: layer.size });
+    try {
+      const digest = layer.digest ?? plainDigest(layer) ?? hashBlob(layer.blob);
+      const before = known(layer, digest, store);
+      if (before !== undefined) {
+        report('cached', layer.size);
+        return before;
+      }
+      report('indexing', 0);
+      const job = {
+        blob: layer.blob,
+        digest,
+        diffId: layer.diffId,
+        temporary: store.temporary(),
+        layerDirectory: store.layerDirectory(layer.diffId),
+        mapDirectory: join(store.path, 'maps'),
+        streamLimit: layerLimit(),
+      };
+      const onBytes = (done: number): void => report('indexing', done);
+      await indexer.index(job, { onProgress: onBytes, signal: cancel.signal });
+      const now = known(layer, digest, store);
+      if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
+      report('indexed', layer.size);
+      return { ...now, prepared: { ...now.prepared, cached: false } };
+    } catch (e) {
+      cancel.abort(e);
+      throw named(e, image, index);
+    }
+  };
+  try {
+    const all = image.layers.map((layer, index) => {
+      let job = jobs.get(layer.diffId);
+      if (job === undefined) jobs.set(layer.diffId, (job = prepareLayer(layer, index)));
+      return job;
+    });
+    const settled = await Promise.allSettled(all);
+    // What failed first made the others stop.
+    if (cancel.signal.aborted) {
+      signal?.throwIfAborted();
+      const failures = settled.flatMap((s) => (s.status === 'rejected' ? [s.reason as unknown] : []));
+      throw failures.find((e) => e instanceof LaminaError) ?? failures[0];
+    }
+    return settled.flatMap((s) => (s.status === 'fulfilled' ? [s.value] : []));
+  } finally {
+    signal?.removeEventListener('abort', stop);
+    await indexer.close();
+  }
+}
+
+function layerLimit(): number {
+  const text = process.env['LAMINA_LAYER_LIMIT'];
+  const limit = text === undefined || text === '' ? LAYER_LIMIT : Number(text);
+  if (Number.isSafeInteger(limit) && limit > 0) return limit;
+  throw new LaminaError('USAGE', `LAMINA_LAYER_LIMIT is not a number of bytes: ${JSON.stringify(text)}`);
+}
+
+function hashBlob(blob: BlobLocation): Digest {
+  const reader = openBlob(blob);
+  const hasher = createHasher();
+  const piece = Buffer.allocUnsafe(1024 * 1024);
+  try {
+    for (let at = 0; ; ) {
+      const n = reader.read(at, piece);
+      if (n === 0) return hasher.digest();
+      hasher.update(piece.subarray(0, n));
+      at += n;
+    }
+  } finally {
+    reader.close();
+  }
+}
+
+function named(e: unknown, image: Image, index: number): unknown {
+  if (e instanceof Error && e.name === 'AbortError') return e;
+  const cause = toLaminaError(e);
+  const message = `Cannot use ${image.reference}: layer ${index + 1} of ${image.layers.length}: ${cause.message}`;
+  return new LaminaError(cause.code, message, { cause, hint: cause.hint, details: { ...cause.details, layer: index + 1 } });
+}
+
+/** The merged tree's path; it is built when the store lacks it. */
+function mergedTree(layers: readonly Known[], store: Store, compat: Compat, onProgress: OnProgress | undefined): string {
+  const parts = [`lamina-tree ${TREE_FORMAT} ${compat}`, ...layers.map(({ prepared }) => prepared.diffId)];
+  const path = store.treePath(sha256(Buffer.from(parts.join('\n'))).toString('hex'));
+  if (existsSync(path)) {
+    onProgress?.({ type: 'tree', state: 'cached' });
+    return path;
+  }
+  onProgress?.({ type: 'tree', state: 'merging' });
+  const trees = layers.map(({ prepared }) => loadTree(new ErofsReader(readFileSync(join(prepared.directory, 'tree.erofs')))));
+  const devices = layers.map(({ prepared }) => prepared.addressSpace);
+  const temporary = store.temporary();
+  try {
+    writeDurably(temporary, encodeTree(mergeLayers(trees, compat), { devices }));
+    publish(temporary, path);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+  onProgress?.({ type: 'tree', state: 'merged' });
+  return path;
+}

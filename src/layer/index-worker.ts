@@ -1,0 +1,45 @@
+/** A thread that indexes layers, one after the other. Large blobs get a second thread that hashes. */
+import { parentPort } from 'node:worker_threads';
+import { toLaminaError, type SerializedError } from '../errors.js';
+import { HashThread } from './hash-thread.js';
+import { PassHasher, type PassSink } from './hasher.js';
+import { indexLayer, type IndexJob, type IndexedLayer } from './index-pass.js';
+
+export type FromIndexWorker =
+  | { readonly op: 'progress'; readonly done: number }
+  | { readonly op: 'indexed'; readonly layer: IndexedLayer }
+  | { readonly op: 'failed'; readonly error: SerializedError };
+
+/** Compressed bytes below which starting a thread takes longer than hashing. */
+const SMALL_BLOB = 8 * 1024 * 1024;
+const PROGRESS_EVERY_MS = 100;
+
+let hashThread: HashThread | undefined;
+
+function sinkFor(job: IndexJob): PassSink {
+  if (job.blob.size < SMALL_BLOB) return new PassHasher(job.digest, job.diffId);
+  hashThread ??= new HashThread();
+  hashThread.start({ blob: job.digest, diffId: job.diffId });
+  return hashThread;
+}
+
+function run(job: IndexJob, send: (message: FromIndexWorker) => void): void {
+  let next = 0;
+  const onProgress = (done: number): void => {
+    const now = Date.now();
+    if (now < next) return;
+    next = now + PROGRESS_EVERY_MS;
+    send({ op: 'progress', done });
+  };
+  try {
+    send({ op: 'indexed', layer: indexLayer(job, { sink: sinkFor, onProgress }) });
+  } catch (e) {
+    // The other thread may be in the middle of the pass that failed.
+    hashThread?.close();
+    hashThread = undefined;
+    send({ op: 'failed', error: toLaminaError(e, `Indexing ${job.blob.path}`).toJSON() });
+  }
+}
+
+const port = parentPort;
+port?.on('message', (job: IndexJob) => run(job, (message) => port.postMessage(message)));

@@ -1,0 +1,79 @@
+/** Indexes layers in threads, several at once; what a cancelled or dead thread leaves is removed. */
+import { rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { LaminaError } from '../errors.js';
+import type { IndexJob, IndexedLayer } from './index-pass.js';
+import type { FromIndexWorker } from './index-worker.js';
+
+export interface IndexCallbacks {
+  /** Compressed bytes done. */
+  readonly onProgress?: ((done: number) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A pass keeps about one and a half cores busy. */
+const THREADS_MAX = Math.max(1, availableParallelism());
+
+export class Indexer {
+  readonly #idle: Worker[] = [];
+  readonly #waiting: (() => void)[] = [];
+  #running = 0;
+  #closed = false;
+
+  /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
+  async index(job: IndexJob, { onProgress, signal }: IndexCallbacks = {}): Promise<IndexedLayer> {
+    while (this.#running >= THREADS_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    signal?.throwIfAborted();
+    this.#running++;
+    const worker = this.#idle.pop() ?? new Worker(new URL('./index-worker.js', import.meta.url));
+    let reusable = false;
+    try {
+      const result = await runJob(worker, job, onProgress, signal);
+      reusable = true;
+      return result;
+    } catch (e) {
+      reusable = e instanceof LaminaError && e.code !== 'INTERNAL';
+      throw e;
+    } finally {
+      if (reusable && !this.#closed) this.#idle.push(worker);
+      else await worker.terminate();
+      rmSync(job.temporary, { recursive: true, force: true });
+      rmSync(`${job.temporary}.map`, { force: true });
+      this.#running--;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.all(this.#idle.splice(0).map((worker) => worker.terminate()));
+  }
+}
+
+function runJob(
+  worker: Worker,
+  job: IndexJob,
+  onProgress: ((done: number) => void) | undefined,
+  signal: AbortSignal | undefined,
+): Promise<IndexedLayer> {
+  return new Promise((resolve, reject) => {
+    const settle = (act: () => void): void => {
+      worker.off('message', onMessage).off('error', onError).off('exit', onExit);
+      signal?.removeEventListener('abort', onAbort);
+      act();
+    };
+    const onMessage = (message: FromIndexWorker): void => {
+      if (message.op === 'progress') onProgress?.(message.done);
+      else if (message.op === 'indexed') settle(() => resolve(message.layer));
+      else settle(() => reject(LaminaError.fromJSON(message.error)));
+    };
+    const onError = (e: unknown): void => settle(() => reject(e instanceof Error ? e : new Error(String(e))));
+    const onExit = (code: number): void =>
+      settle(() => reject(new LaminaError('INTERNAL', `The indexing thread ended with code ${code}`)));
+    const onAbort = (): void => settle(() => reject(signal?.reason instanceof Error ? signal.reason : new Error('Aborted')));
+    worker.on('message', onMessage).on('error', onError).on('exit', onExit);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    worker.postMessage(job);
+  });
+}

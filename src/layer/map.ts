@@ -1,0 +1,180 @@
+/**
+ * `map`: how one blob yields a layer's stream: compression, and the restart points with the windows that deflate needs.
+ * Little-endian:
+ *
+ *     0   magic "LAMMAP01"
+ *     8   u8 compression (0 none, 1 gzip, 2 zstd)   9 u8 length of the diffID   10 u8 length of the blob digest
+ *     16  u64 bytes of the blob   24 u64 bytes of the stream   32 u32 restart points   36 u32 notes, bytes of JSON
+ *     40  u64 bytes of the stream that the layer's data file got while indexing (they are far from a restart point)
+ *     48  diffID, blob digest, notes (a JSON array of texts), padded to 8
+ *     ..  restart points, 40 bytes each: u64 input, u64 output, u64 window offset, u32 window length as stored,
+ *         u32 window length, u8 bits, u8 kind (0 member, 1 block), 6 bytes zero
+ *     ..  windows, each raw deflate
+ *     ..  SHA-256 of everything before
+ *
+ * The checksum finds a damaged file; that its bytes are right the chunk digests prove on every fill.
+ */
+import { readFileSync } from 'node:fs';
+import { deflateRawSync, inflateRawSync } from 'node:zlib';
+import type { Compression, RestartPoint } from '../compress/types.js';
+import { parseDigest, sha256, type Digest } from '../digest/index.js';
+import { LaminaError, errnoOf } from '../errors.js';
+
+const MAGIC = Buffer.from('LAMMAP01');
+const HEADER = 48;
+const POINT = 40;
+const DIGEST = 32;
+const WINDOW_MAX = 32768;
+const compressions: readonly Compression[] = ['none', 'gzip', 'zstd'];
+
+export interface MapFacts {
+  readonly compression: Compression;
+  readonly diffId: Digest;
+  readonly blob: Digest;
+  /** Bytes. */
+  readonly blobSize: number;
+  readonly streamSize: number;
+  /** Bytes that were put into the layer's data file while indexing. */
+  readonly kept: number;
+  /** What was odd but not wrong in the layer. */
+  readonly notes: readonly string[];
+}
+
+/** A restart point whose window is compressed already, so that this is done while other threads hash. */
+export interface PackedPoint extends Omit<RestartPoint, 'window'> {
+  readonly windowLength: number;
+  readonly packed: Buffer;
+}
+
+export function packPoint({ window, ...point }: RestartPoint): PackedPoint {
+  const packed = window.length === 0 ? Buffer.alloc(0) : deflateRawSync(window, { level: 1 });
+  return { ...point, windowLength: window.length, packed };
+}
+
+export function encodeMap(facts: MapFacts, points: readonly PackedPoint[]): Buffer[] {
+  const notes = Buffer.from(JSON.stringify(facts.notes));
+  const header = Buffer.alloc(HEADER);
+  MAGIC.copy(header);
+  header.writeUInt8(compressions.indexOf(facts.compression), 8);
+  header.writeUInt8(facts.diffId.length, 9);
+  header.writeUInt8(facts.blob.length, 10);
+  header.writeBigUInt64LE(BigInt(facts.blobSize), 16);
+  header.writeBigUInt64LE(BigInt(facts.streamSize), 24);
+  header.writeUInt32LE(points.length, 32);
+  header.writeUInt32LE(notes.length, 36);
+  header.writeBigUInt64LE(BigInt(facts.kept), 40);
+  const names = Buffer.concat([Buffer.from(facts.diffId + facts.blob, 'latin1'), notes]);
+  const padding = Buffer.alloc(-names.length & 7);
+  const table = Buffer.alloc(points.length * POINT);
+  let offset = HEADER + names.length + padding.length + table.length;
+  points.forEach((p, i) => {
+    const at = i * POINT;
+    table.writeBigUInt64LE(BigInt(p.input), at);
+    table.writeBigUInt64LE(BigInt(p.output), at + 8);
+    table.writeBigUInt64LE(BigInt(offset), at + 16);
+    table.writeUInt32LE(p.packed.length, at + 24);
+    table.writeUInt32LE(p.windowLength, at + 28);
+    table.writeUInt8(p.bits, at + 32);
+    table.writeUInt8(p.kind === 'member' ? 0 : 1, at + 33);
+    offset += p.packed.length;
+  });
+  const body = Buffer.concat([header, names, padding, table, ...points.map((p) => p.packed)]);
+  return [body, sha256(body)];
+}
+
+export class LayerMap {
+  readonly facts: MapFacts;
+  readonly count: number;
+  readonly #bytes: Buffer;
+  readonly #table: number;
+
+  private constructor(facts: MapFacts, bytes: Buffer, table: number, count: number) {
+    this.facts = facts;
+    this.#bytes = bytes;
+    this.#table = table;
+    this.count = count;
+  }
+
+  /** Throws STORE_CORRUPT; undefined where there is no such file. */
+  static read(path: string): LayerMap | undefined {
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(path);
+    } catch (e) {
+      if (errnoOf(e) === 'ENOENT') return undefined;
+      throw corrupt(path, errnoOf(e) ?? String(e));
+    }
+    try {
+      return LayerMap.decode(bytes);
+    } catch (e) {
+      throw corrupt(path, e instanceof Error ? e.message : String(e));
+    }
+  }
+
+  /** Throws STORE_CORRUPT. */
+  static decode(bytes: Buffer): LayerMap {
+    const end = bytes.length - DIGEST;
+    if (end < HEADER || !bytes.subarray(0, 8).equals(MAGIC)) throw corrupt('a map', 'it is not a map file');
+    if (!sha256(bytes.subarray(0, end)).equals(bytes.subarray(end))) throw corrupt('a map', 'its checksum does not match');
+    const diffIdEnd = HEADER + bytes.readUInt8(9);
+    const blobEnd = diffIdEnd + bytes.readUInt8(10);
+    const notesEnd = blobEnd + bytes.readUInt32LE(36);
+    const table = (notesEnd + 7) & ~7;
+    const count = bytes.readUInt32LE(32);
+    const compression = compressions[bytes.readUInt8(8)];
+    if (compression === undefined || table + count * POINT > end) throw corrupt('a map', 'its sizes are wrong');
+    const facts: MapFacts = {
+      compression,
+      diffId: parseDigest(bytes.toString('latin1', HEADER, diffIdEnd)),
+      blob: parseDigest(bytes.toString('latin1', diffIdEnd, blobEnd)),
+      blobSize: Number(bytes.readBigUInt64LE(16)),
+      streamSize: Number(bytes.readBigUInt64LE(24)),
+      kept: Number(bytes.readBigUInt64LE(40)),
+      notes: JSON.parse(bytes.toString('utf8', blobEnd, notesEnd)) as string[],
+    };
+    return new LayerMap(facts, bytes, table, count);
+  }
+
+  /** Index of the last point at or before byte `output` of the stream; -1 where there is none. */
+  find(output: number): number {
+    let low = 0;
+    let high = this.count;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.output(middle) <= output) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+
+  /** Bytes of the stream before point `index`; the whole stream's for the point after the last. */
+  output(index: number): number {
+    if (index >= this.count) return this.facts.streamSize;
+    return Number(this.#bytes.readBigUInt64LE(this.#table + index * POINT + 8));
+  }
+
+  /** Throws STORE_CORRUPT. */
+  point(index: number): RestartPoint {
+    const at = this.#table + index * POINT;
+    const b = this.#bytes;
+    const offset = Number(b.readBigUInt64LE(at + 16));
+    const packed = b.subarray(offset, offset + b.readUInt32LE(at + 24));
+    const windowLength = Math.min(b.readUInt32LE(at + 28), WINDOW_MAX);
+    const window = windowLength === 0 ? packed : inflateRawSync(packed, { maxOutputLength: WINDOW_MAX });
+    if (window.length !== windowLength) throw corrupt('a map', 'a window is damaged');
+    return {
+      input: Number(b.readBigUInt64LE(at)),
+      output: Number(b.readBigUInt64LE(at + 8)),
+      bits: b.readUInt8(at + 32),
+      kind: b.readUInt8(at + 33) === 0 ? 'member' : 'block',
+      window,
+    };
+  }
+}
+
+function corrupt(path: string, why: string): LaminaError {
+  return new LaminaError('STORE_CORRUPT', `Cannot use ${path}: ${why}`, {
+    details: { path },
+    hint: 'Remove the file from the store; it will be built again.',
+  });
+}

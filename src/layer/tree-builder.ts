@@ -1,0 +1,312 @@
+/**
+ * The tree of one layer, from its tar entries in their order. What only a lower layer can answer is marked for the merge
+ * (src/union): directories that the layer merely implies, whiteouts, opaque directories, hard links to what is not in
+ * the layer. Whiteouts say something about the layers below and never touch the layer's own entries, wherever in the
+ * archive they stand (image-spec layer.md, "Whiteouts").
+ */
+import { LaminaError } from '../errors.js';
+import { cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
+import {
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFREG,
+  marker,
+  type Inode,
+} from '../erofs/tree.js';
+import type { EntryType, TarEntry } from '../tar/entry.js';
+import { Notes, printable } from '../tar/notes.js';
+import { Appendix } from './extents.js';
+import { keptXattrs } from './xattr-policy.js';
+
+const WHITEOUT = '.wh.';
+/** What AUFS kept for itself; only the opaque marker of it has a meaning in images. */
+const META = '.wh..wh.';
+const OPAQUE = '.wh..wh..opq';
+
+const NAME_MAX = 255;
+const TARGET_MAX = 4095;
+/** Components of a path. */
+const DEPTH_MAX = 8192;
+/** Inodes of one layer: some 400 bytes each while the tree is built. */
+const INODES_MAX = 8_000_000;
+
+const typeBits: Readonly<Record<Exclude<EntryType, 'hardlink'>, number>> = {
+  file: S_IFREG,
+  directory: S_IFDIR,
+  symlink: S_IFLNK,
+  char: S_IFCHR,
+  block: S_IFBLK,
+  fifo: S_IFIFO,
+};
+
+const YES = Buffer.from('y');
+
+interface Whiteout {
+  /** Components, as written: a whiteout is resolved in the lower layers. */
+  readonly path: readonly string[];
+  readonly opaque: boolean;
+}
+
+export class TreeBuilder {
+  readonly #notes: Notes;
+  readonly #root = impliedDirectory();
+  readonly #appendix = new Appendix();
+  readonly #whiteouts: Whiteout[] = [];
+  /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
+  readonly #hidden: { readonly parent: Inode; readonly name: string }[] = [];
+  #inodes = 1;
+
+  constructor(notes: Notes) {
+    this.#notes = notes;
+  }
+
+  /** Throws WHITEOUT_INVALID, LINK_INVALID, METADATA_INVALID, PATH_LOOP, LIMIT_EXCEEDED. */
+  add(entry: TarEntry): void {
+    const { components, escapes } = cleanPath(entry.name);
+    if (escapes) this.#notes.add('a name points above the root and is taken below it', entry.name);
+    const name = components.pop();
+    if (name === undefined) this.#addRoot(entry);
+    else if (name.startsWith(WHITEOUT) && !name.startsWith(META)) this.#addWhiteout(entry, components, name);
+    else if (name === OPAQUE) this.#whiteouts.push({ path: components, opaque: true });
+    else this.#addEntry(entry, components, name);
+  }
+
+  /** The appendix will begin at byte `appendixStart` of the address space. The builder must not be used again. */
+  finish(appendixStart: number): { root: Inode; appendix: Appendix } {
+    for (const { parent, name } of this.#hidden) parent.children?.delete(name);
+    this.#placeWhiteouts();
+    this.#markImplied();
+    this.#appendix.place(appendixStart);
+    return { root: this.#root, appendix: this.#appendix };
+  }
+
+  #addRoot(entry: TarEntry): void {
+    if (entry.type === 'directory') this.#setAttributes(this.#root, entry, '/');
+    else if (entry.name === '') this.#notes.add('an entry without a name is ignored', entry.name);
+    else throw new LaminaError('TAR_INVALID', `The root of the layer is not a directory: ${printable(entry.name)}`);
+  }
+
+  #addWhiteout(entry: TarEntry, parents: string[], name: string): void {
+    const target = name.slice(WHITEOUT.length);
+    if (target === '' || target === '.' || target === '..') {
+      throw new LaminaError('WHITEOUT_INVALID', `A whiteout without a name: ${printable(entry.name)}`, {
+        details: { path: entry.name.slice(0, 200) },
+      });
+    }
+    if (entry.type !== 'file' || entry.size > 0) this.#notes.add('a whiteout is not an empty file', entry.name);
+    this.#whiteouts.push({ path: [...parents, target], opaque: false });
+  }
+
+  #addEntry(entry: TarEntry, parents: readonly string[], name: string): void {
+    if (parents.length >= DEPTH_MAX) {
+      throw new LaminaError('LIMIT_EXCEEDED', `A path of more than ${DEPTH_MAX} components: ${printable(entry.name)}`);
+    }
+    this.#checkName(name, entry.name);
+    const parent = this.#directory(parents, entry.name);
+    const existing = parent.children?.get(name);
+    if (name.startsWith(META)) this.#hide(parent, name, entry.name);
+    if (entry.type === 'hardlink') {
+      this.#put(parent, name, this.#hardlink(entry, existing));
+      return;
+    }
+    if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
+      if (existing.order === 0) existing.order = entry.order;
+      this.#setAttributes(existing, entry, entry.name);
+      return;
+    }
+    this.#put(parent, name, this.#inode(entry));
+  }
+
+  #put(parent: Inode, name: string, inode: Inode): void {
+    parent.children?.set(name, inode);
+    if (++this.#inodes > INODES_MAX) {
+      throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files and directories`);
+    }
+  }
+
+  #directory(components: readonly string[], about: string): Inode {
+    for (const name of components) this.#checkName(name, about);
+    const directory = resolveDirectory(this.#root, components, {
+      follow: true,
+      make: () => {
+        if (++this.#inodes > INODES_MAX) {
+          throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files and directories`);
+        }
+        return impliedDirectory();
+      },
+    });
+    // Below a name that starts like a whiteout nothing can be seen.
+    const hidden = components.findIndex((name) => name.startsWith(WHITEOUT));
+    if (hidden >= 0) {
+      const above = resolveDirectory(this.#root, components.slice(0, hidden), { follow: true });
+      if (above !== undefined) this.#hide(above, components[hidden] ?? '', about);
+    }
+    return directory ?? this.#root;
+  }
+
+  #hide(parent: Inode, name: string, about: string): void {
+    this.#notes.add('an entry at or below a name that starts with .wh. is hidden', about);
+    this.#hidden.push({ parent, name });
+  }
+
+  #checkName(name: string, about: string): void {
+    if (name.length > NAME_MAX || name.includes('\0')) {
+      throw new LaminaError('METADATA_INVALID', `A name of more than ${NAME_MAX} bytes: ${printable(about)}`);
+    }
+  }
+
+  #inode(entry: TarEntry): Inode {
+    const inode: Inode = {
+      mode: typeBits[entry.type as Exclude<EntryType, 'hardlink'>],
+      uid: 0,
+      gid: 0,
+      mtime: 0,
+      mtimeNsec: 0,
+      size: 0,
+      rdev: 0,
+      order: 0,
+    };
+    switch (entry.type) {
+      case 'file':
+        inode.size = entry.size;
+        inode.extents = this.#appendix.extentsOf(entry);
+        break;
+      case 'directory':
+        inode.children = new Map();
+        break;
+      case 'symlink':
+        if (entry.linkName === '' || entry.linkName.length > TARGET_MAX || entry.linkName.includes('\0')) {
+          throw new LaminaError('LINK_INVALID', `The symlink ${printable(entry.name)} has an empty or too long target`);
+        }
+        inode.target = entry.linkName;
+        inode.size = entry.linkName.length;
+        break;
+      case 'char':
+      case 'block':
+        inode.rdev = encodeDevice(entry);
+        break;
+      case 'fifo':
+      case 'hardlink':
+    }
+    this.#setAttributes(inode, entry, entry.name);
+    if (entry.type === 'char' && inode.rdev === 0) (inode.xattrs ??= new Map()).set(marker.device, YES);
+    return inode;
+  }
+
+  #setAttributes(inode: Inode, entry: TarEntry, path: string): void {
+    inode.mode = (inode.mode & ~0o7777) | entry.mode;
+    inode.uid = entry.uid;
+    inode.gid = entry.gid;
+    inode.mtime = entry.mtime;
+    inode.mtimeNsec = entry.mtimeNsec;
+    if (inode.order === 0) inode.order = entry.order;
+    const xattrs = keptXattrs(entry.xattrs, inode.mode, path, this.#notes);
+    if (xattrs === undefined) delete inode.xattrs;
+    else inode.xattrs = xattrs;
+  }
+
+  /**
+   * The inode that a hard link gives a further name: one of this layer where it comes before the link, else a
+   * placeholder for the merge, which knows the layers below. The link's own attributes do not count.
+   */
+  #hardlink(entry: TarEntry, existing: Inode | undefined): Inode {
+    const { components } = cleanPath(entry.linkName);
+    const last = components.pop();
+    if (last === undefined) throw linkInvalid(entry, 'its target is the root');
+    const parent = resolveDirectory(this.#root, components, { follow: true });
+    const target = parent?.children?.get(last);
+    if (target !== undefined) {
+      if (target === existing) throw linkInvalid(entry, 'it is a link to itself');
+      if (!isDirectory(target)) return target;
+      if (target.order !== 0) throw linkInvalid(entry, 'its target is a directory');
+    }
+    return {
+      mode: S_IFREG,
+      uid: 0,
+      gid: 0,
+      mtime: 0,
+      mtimeNsec: 0,
+      size: 0,
+      rdev: 0,
+      order: entry.order,
+      extents: [],
+      xattrs: new Map([[marker.link, Buffer.from(`/${[...components, last].join('/')}`, 'latin1')]]),
+    };
+  }
+
+  /** Each whiteout where it stands; those below something that is no directory in this layer, on the root. */
+  #placeWhiteouts(): void {
+    const detached: string[] = [];
+    for (const { path, opaque } of this.#whiteouts) {
+      if (!this.#place(path, opaque) && !opaque) detached.push(path.join('/'));
+    }
+    if (detached.length > 0) {
+      const value = Buffer.from(detached.join('\0'), 'latin1');
+      if (value.length > 0xffff) {
+        throw new LaminaError('LIMIT_EXCEEDED', 'The layer has too many whiteouts below what it makes no directory', {
+          details: { bytes: value.length },
+        });
+      }
+      (this.#root.xattrs ??= new Map()).set(marker.detached, value);
+    }
+  }
+
+  #place(path: readonly string[], opaque: boolean): boolean {
+    let here = this.#root;
+    const depth = opaque ? path.length : path.length - 1;
+    for (let i = 0; i < depth; i++) {
+      const name = path[i] ?? '';
+      this.#checkName(name, name);
+      let child = here.children?.get(name);
+      if (child === undefined) {
+        child = impliedDirectory();
+        this.#put(here, name, child);
+      }
+      if (!isDirectory(child)) return false;
+      here = child;
+    }
+    if (opaque) {
+      (here.xattrs ??= new Map()).set(marker.opaque, YES);
+      return true;
+    }
+    const name = path[depth] ?? '';
+    this.#checkName(name, name);
+    const child = here.children?.get(name);
+    if (child === undefined) this.#put(here, name, whiteoutDevice());
+    else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, YES);
+    // Anything else of the layer replaces what is below in any case.
+    return true;
+  }
+
+  #markImplied(): void {
+    const todo = [this.#root];
+    for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
+      if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, YES);
+      for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
+    }
+  }
+}
+
+function whiteoutDevice(): Inode {
+  return { mode: S_IFCHR, uid: 0, gid: 0, mtime: 0, mtimeNsec: 0, size: 0, rdev: 0, order: 0 };
+}
+
+/** The kernel's dev_t of 12 bits major and 20 bits minor, as EROFS and FUSE carry it. Throws METADATA_INVALID. */
+function encodeDevice({ devMajor, devMinor, name }: TarEntry): number {
+  const fits = devMajor >= 0 && devMajor < 1 << 12 && devMinor >= 0 && devMinor < 1 << 20;
+  if (!fits) {
+    throw new LaminaError('METADATA_INVALID', `The device numbers of ${printable(name)} are out of range`, {
+      details: { major: devMajor, minor: devMinor },
+    });
+  }
+  return ((devMinor & 0xff) | (devMajor << 8) | ((devMinor & ~0xff) << 12)) >>> 0;
+}
+
+function linkInvalid(entry: TarEntry, why: string): LaminaError {
+  return new LaminaError('LINK_INVALID', `The hard link ${printable(entry.name)} is invalid: ${why}`, {
+    details: { path: entry.name.slice(0, 200), target: entry.linkName.slice(0, 200) },
+  });
+}

@@ -1,0 +1,132 @@
+/**
+ * STORE: what Lamina knows about layers and images, by content. Nothing in it changes once it has its final name, apart
+ * from the layers' `data` files, whose chunks prove themselves; so readers need no locks, and two writers of the same
+ * thing write the same bytes.
+ *
+ *     layers/sha256-DIFFID/   tree.erofs, chunks, data
+ *     maps/sha256-BLOB        how a blob yields its layer
+ *     images/HEX.erofs        merged trees
+ *     tmp/PID-N               what is being made; of dead processes it is removed
+ */
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writevSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { digestFileName, type Digest } from '../digest/index.js';
+import { errnoOf, toLaminaError } from '../errors.js';
+
+/** `--store`, then LAMINA_STORE, then /var/lib/lamina as root or $XDG_DATA_HOME/lamina. */
+export function defaultStorePath(env: NodeJS.ProcessEnv = process.env, uid = process.getuid?.() ?? 0): string {
+  if (env['LAMINA_STORE'] !== undefined && env['LAMINA_STORE'] !== '') return env['LAMINA_STORE'];
+  if (uid === 0) return '/var/lib/lamina';
+  return join(env['XDG_DATA_HOME'] ?? join(env['HOME'] ?? '/', '.local/share'), 'lamina');
+}
+
+let temporaries = 0;
+
+export class Store {
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  /** Makes what is missing and clears what dead processes left half done. Throws PERMISSION_DENIED, DISK_FULL, IO. */
+  static open(path: string): Store {
+    const store = new Store(path);
+    try {
+      for (const dir of ['layers', 'maps', 'images', 'tmp']) mkdirSync(join(path, dir), { recursive: true, mode: 0o700 });
+      store.#clearTemporaries();
+    } catch (e) {
+      throw toLaminaError(e, `Cannot use the store ${path}`);
+    }
+    return store;
+  }
+
+  layerDirectory(diffId: Digest): string {
+    return join(this.path, 'layers', digestFileName(diffId));
+  }
+
+  mapPath(blob: Digest): string {
+    return join(this.path, 'maps', digestFileName(blob));
+  }
+
+  /** `key`: lower-case hex. */
+  treePath(key: string): string {
+    return join(this.path, 'images', `${key}.erofs`);
+  }
+
+  /** A path that nobody else uses, on the store's file system. */
+  temporary(): string {
+    return join(this.path, 'tmp', `${process.pid}-${++temporaries}`);
+  }
+
+  #clearTemporaries(): void {
+    const tmp = join(this.path, 'tmp');
+    for (const name of readdirSync(tmp)) {
+      const pid = Number.parseInt(name, 10);
+      if (pid === process.pid || isAlive(pid)) continue;
+      rmSync(join(tmp, name), { recursive: true, force: true });
+    }
+  }
+}
+
+function isAlive(pid: number): boolean {
+  return existsSync(`/proc/${pid}`);
+}
+
+/** Writes a new file and syncs it. Throws what Node throws. */
+export function writeDurably(path: string, parts: readonly Uint8Array[]): void {
+  const fd = openSync(path, 'wx', 0o600);
+  try {
+    writeParts(fd, parts);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Parts of one writev(2): IOV_MAX is 1024. */
+const PARTS_MAX = 512;
+
+function writeParts(fd: number, parts: readonly Uint8Array[]): void {
+  for (let i = 0; i < parts.length; i += PARTS_MAX) {
+    let rest = parts.slice(i, i + PARTS_MAX);
+    for (let left = rest.reduce((n, p) => n + p.length, 0); left > 0; ) {
+      let written = writevSync(fd, rest);
+      left -= written;
+      let whole = 0;
+      while (whole < rest.length && written >= (rest[whole]?.length ?? 0)) written -= rest[whole++]?.length ?? 0;
+      rest = rest.slice(whole);
+      if (written > 0 && rest[0] !== undefined) rest[0] = rest[0].subarray(written);
+    }
+  }
+}
+
+/** Gives a finished temporary its name for good. A directory that is there already stays: it holds the same. */
+export function publish(temporary: string, path: string): void {
+  try {
+    renameSync(temporary, path);
+  } catch (e) {
+    if (errnoOf(e) !== 'ENOTEMPTY' && errnoOf(e) !== 'EEXIST') throw e;
+    rmSync(temporary, { recursive: true, force: true });
+  }
+  syncDirectory(dirname(path));
+}
+
+export function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
