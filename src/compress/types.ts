@@ -19,7 +19,8 @@ export interface RestartPoint {
 
 /**
  * Decompresses a whole stream once, front to back, and finds restart points on the way. All calls are synchronous.
- * Throws COMPRESSION_CORRUPT, COMPRESSION_TRUNCATED.
+ * Throws COMPRESSION_CORRUPT, COMPRESSION_TRUNCATED, LIMIT_EXCEEDED (a zstd window over 128 MiB); only `close` may
+ * follow then.
  */
 export interface StreamDecoder {
   /** Decodes `input`; `sink` gets each run of output, in a buffer that is reused after `sink` returns. */
@@ -28,8 +29,14 @@ export interface StreamDecoder {
   end(): void;
   /** Frees native memory; call it in every case. */
   close(): void;
-  /** Found so far, ascending; the first is at output 0 (when there is any output). */
-  readonly points: readonly RestartPoint[];
   /** Notes for the user: "ignored 12 bytes after the last gzip member", .. */
   readonly diagnostics: readonly string[];
+}
+
+/** Compressed bytes at any place, for decoding from a restart point. Reads block. */
+export interface ByteSource {
+  /** Bytes. */
+  readonly size: number;
+  /** Fills `into` from `offset` on; returns the bytes read, fewer than asked only at the end. */
+  read(offset: number, into: Uint8Array): number;
 }

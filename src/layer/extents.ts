@@ -74,7 +74,10 @@ export class Appendix {
   #grow(): void {
     this.size += BLOCK;
     if (this.size > APPENDIX_MAX) {
-      throw new LaminaError('LIMIT_EXCEEDED', `The sparse files of the layer have more than ${APPENDIX_MAX} bytes off block borders`);
+      throw new LaminaError(
+        'LIMIT_EXCEEDED',
+        `The sparse files of the layer have more than ${APPENDIX_MAX} bytes off block borders`,
+      );
     }
   }
 

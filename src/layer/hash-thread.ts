@@ -36,7 +36,7 @@ export class HashThread implements PassSink {
   }
 
   stream(bytes: Buffer): void {
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const slot = (this.#slot ??= this.#ring.acquire());
       const n = Math.min(SLOT - this.#filled, bytes.length - at);
       bytes.copy(slot, this.#filled, at, at + n);

@@ -2,10 +2,20 @@
  * One pass over a blob: decompress, hash (blob, stream, chunks), walk the tar, place restart points. Runs in a thread of
  * its own; what it makes is in a temporary directory until it is verified, and only then gets its name.
  */
-import { closeSync, ftruncateSync, mkdirSync, openSync, readSync, renameSync, rmSync, writeSync, existsSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+  existsSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { createDecoder, sniffCompression } from '../compress/index.js';
-import type { Compression, StreamDecoder } from '../compress/types.js';
+import type { Compression, RestartPoint, StreamDecoder } from '../compress/types.js';
 import { createHasher, type Digest } from '../digest/index.js';
 import { encodeTree } from '../erofs/writer.js';
 import { LaminaError } from '../errors.js';
@@ -96,7 +106,7 @@ class Pass {
     this.#compression = sniffCompression(head.subarray(0, this.#blob.read(0, head)));
     this.#dataFd = openSync(join(this.#job.temporary, 'data'), 'wx+', 0o600);
     try {
-      const decoder = createDecoder(this.#compression, { spacing: SPACING });
+      const decoder = createDecoder(this.#compression, { spacing: SPACING, onPoint: (point) => this.#point(point) });
       let result: HashResult;
       try {
         this.#decode(decoder);
@@ -113,9 +123,9 @@ class Pass {
 
   #decode(decoder: StreamDecoder): void {
     const piece = Buffer.allocUnsafe(PIECE);
-    const onOutput = (output: Uint8Array): void => this.#output(Buffer.from(output.buffer, output.byteOffset, output.byteLength));
+    const onOutput = (output: Uint8Array): void =>
+      this.#output(Buffer.from(output.buffer, output.byteOffset, output.byteLength));
     let done = 0;
-    let points = 0;
     try {
       for (;;) {
         const n = this.#blob.read(done, piece);
@@ -123,11 +133,6 @@ class Pass {
         const bytes = piece.subarray(0, n);
         this.#sink.blob(bytes);
         decoder.push(bytes, onOutput);
-        for (; points < decoder.points.length; points++) {
-          const point = decoder.points[points];
-          if (point !== undefined) this.#sink.point(point);
-          this.#pointAt = point?.output ?? 0;
-        }
         done += n;
         this.#hooks.onProgress(done);
       }
@@ -139,6 +144,11 @@ class Pass {
     if (done < this.#blob.size) {
       throw new LaminaError('BLOB_MISSING', `${this.#job.blob.path} became shorter while it was read`);
     }
+  }
+
+  #point(point: RestartPoint): void {
+    this.#pointAt = point.output;
+    this.#sink.point(point);
   }
 
   #output(bytes: Buffer): void {
@@ -153,7 +163,8 @@ class Pass {
     this.#tar.push(bytes);
     this.#sink.stream(bytes);
     if (this.#streamSize - this.#pointAt > KEEP_AFTER && this.#compression !== 'none') {
-      for (let done = 0; done < bytes.length; ) done += writeSync(this.#dataFd, bytes, done, bytes.length - done, start + done);
+      for (let done = 0; done < bytes.length;)
+        done += writeSync(this.#dataFd, bytes, done, bytes.length - done, start + done);
       this.#kept += bytes.length;
     }
   }
@@ -167,21 +178,29 @@ class Pass {
   }
 
   #blobMismatch(wanted: Digest, got: Digest, cause?: unknown): LaminaError {
-    return new LaminaError('BLOB_DIGEST_MISMATCH', `The blob ${this.#job.blob.path} does not match its digest (wanted ${wanted}, got ${got})`, {
-      details: { wanted, got, path: this.#job.blob.path },
-      hint: 'The image is damaged or was changed: copy it again from where it came.',
-      cause,
-    });
+    return new LaminaError(
+      'BLOB_DIGEST_MISMATCH',
+      `The blob ${this.#job.blob.path} does not match its digest (wanted ${wanted}, got ${got})`,
+      {
+        details: { wanted, got, path: this.#job.blob.path },
+        hint: 'The image is damaged or was changed: copy it again from where it came.',
+        cause,
+      },
+    );
   }
 
   #verify(result: HashResult): void {
     const { digest, diffId } = this.#job;
     if (digest !== undefined && result.blob !== digest) throw this.#blobMismatch(digest, result.blob);
     if (result.diffId !== diffId) {
-      throw new LaminaError('DIFF_ID_MISMATCH', `The layer does not match its diffID (wanted ${diffId}, got ${result.diffId})`, {
-        details: { wanted: diffId, got: result.diffId, path: this.#job.blob.path },
-        hint: "The image's config names another layer than its manifest: the image was put together wrongly.",
-      });
+      throw new LaminaError(
+        'DIFF_ID_MISMATCH',
+        `The layer does not match its diffID (wanted ${diffId}, got ${result.diffId})`,
+        {
+          details: { wanted: diffId, got: result.diffId, path: this.#job.blob.path },
+          hint: "The image's config names another layer than its manifest: the image was put together wrongly.",
+        },
+      );
     }
   }
 
@@ -202,7 +221,12 @@ class Pass {
     const mapTemporary = `${temporary}.map`;
     try {
       writeDurably(mapTemporary, encodeMap(facts, result.points));
-      const chunks: Chunks = { streamSize: this.#streamSize, addressSpace: this.#streamSize, digests: result.chunks, copies: [] };
+      const chunks: Chunks = {
+        streamSize: this.#streamSize,
+        addressSpace: this.#streamSize,
+        digests: result.chunks,
+        copies: [],
+      };
       ftruncateSync(this.#dataFd, addressSpace);
       if (!existsSync(layerDirectory)) {
         writeDurably(join(temporary, 'tree.erofs'), encodeTree(root, { devices: [addressSpace] }));
@@ -233,7 +257,15 @@ class Pass {
     });
     try {
       const digests = reader.storeAppendix(appendix.copies, addressSpace);
-      writeDurably(`${path}.new`, encodeChunks({ ...chunks, addressSpace, copies: appendix.copies, digests: Buffer.concat([chunks.digests, digests]) }));
+      writeDurably(
+        `${path}.new`,
+        encodeChunks({
+          ...chunks,
+          addressSpace,
+          copies: appendix.copies,
+          digests: Buffer.concat([chunks.digests, digests]),
+        }),
+      );
       renameSync(`${path}.new`, path);
     } finally {
       reader.close();
@@ -245,7 +277,7 @@ class Pass {
     const to = openSync(dataPath, 'r+');
     const buffer = Buffer.allocUnsafe(PIECE);
     try {
-      for (let at = 0; at < this.#streamSize; ) {
+      for (let at = 0; at < this.#streamSize;) {
         const n = readSync(this.#dataFd, buffer, 0, PIECE, at);
         if (n === 0) break;
         if (!isZero(buffer.subarray(0, n))) writeSync(to, buffer, 0, n, at);
@@ -268,7 +300,7 @@ function blamesContent({ code }: LaminaError): boolean {
 function hashWhole(blob: RandomAccessBlob, like: Digest): Digest {
   const hasher = createHasher(like);
   const piece = Buffer.allocUnsafe(PIECE);
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     const n = blob.read(at, piece);
     if (n === 0) return hasher.digest();
     hasher.update(piece.subarray(0, n));

@@ -71,7 +71,8 @@ function runJob(
     const onError = (e: unknown): void => settle(() => reject(e instanceof Error ? e : new Error(String(e))));
     const onExit = (code: number): void =>
       settle(() => reject(new LaminaError('INTERNAL', `The indexing thread ended with code ${code}`)));
-    const onAbort = (): void => settle(() => reject(signal?.reason instanceof Error ? signal.reason : new Error('Aborted')));
+    const onAbort = (): void =>
+      settle(() => reject(signal?.reason instanceof Error ? signal.reason : new Error('Aborted')));
     worker.on('message', onMessage).on('error', onError).on('exit', onExit);
     signal?.addEventListener('abort', onAbort, { once: true });
     worker.postMessage(job);

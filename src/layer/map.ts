@@ -115,7 +115,8 @@ export class LayerMap {
   static decode(bytes: Buffer): LayerMap {
     const end = bytes.length - DIGEST;
     if (end < HEADER || !bytes.subarray(0, 8).equals(MAGIC)) throw corrupt('a map', 'it is not a map file');
-    if (!sha256(bytes.subarray(0, end)).equals(bytes.subarray(end))) throw corrupt('a map', 'its checksum does not match');
+    if (!sha256(bytes.subarray(0, end)).equals(bytes.subarray(end)))
+      throw corrupt('a map', 'its checksum does not match');
     const diffIdEnd = HEADER + bytes.readUInt8(9);
     const blobEnd = diffIdEnd + bytes.readUInt8(10);
     const notesEnd = blobEnd + bytes.readUInt32LE(36);

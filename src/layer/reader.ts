@@ -103,7 +103,7 @@ export class ChunkReader {
   }
 
   #read(position: number, length: number, into: Buffer, at: number, fill: boolean): boolean {
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const here = position + done;
       const chunk = Math.floor(here / CHUNK);
       const within = here - chunk * CHUNK;
@@ -188,9 +188,13 @@ export class ChunkReader {
     const cached = this.#got;
     if (this.#blob === undefined) {
       const { path } = this.#options.blob;
-      throw new LaminaError('BLOB_MISSING', `Cannot read the layer ${this.#map.facts.diffId}: its blob ${path} is gone`, {
-        details: { layer: this.#map.facts.diffId, offset: wanted * CHUNK, path },
-      });
+      throw new LaminaError(
+        'BLOB_MISSING',
+        `Cannot read the layer ${this.#map.facts.diffId}: its blob ${path} is gone`,
+        {
+          details: { layer: this.#map.facts.diffId, offset: wanted * CHUNK, path },
+        },
+      );
     }
     const fate = this.#decodeSpan(this.#blob, wanted, buffer);
     if (fate !== undefined) throw fate;
@@ -217,8 +221,12 @@ export class ChunkReader {
     });
     let fate: LaminaError | undefined = this.#mismatch(wanted, 'no such bytes in the blob');
     try {
-      const point = plain ? { input: start, output: start, bits: 0, kind: 'member' as const, window: EMPTY } : this.#map.point(index);
-      this.counters.filled += decodeFrom(this.#map.facts.compression, point, blob, length, (output) => span.push(output));
+      const point = plain
+        ? { input: start, output: start, bits: 0, kind: 'member' as const, window: EMPTY }
+        : this.#map.point(index);
+      this.counters.filled += decodeFrom(this.#map.facts.compression, point, blob, length, (output) =>
+        span.push(output),
+      );
     } catch (e) {
       if (fate === undefined) return undefined;
       if (e instanceof LaminaError && (e.code === 'COMPRESSION_CORRUPT' || e.code === 'COMPRESSION_TRUNCATED')) {
@@ -256,7 +264,7 @@ export class ChunkReader {
     buffer.fill(0);
     // Copies ascend and do not overlap: the first that ends beyond `start`.
     let low = 0;
-    for (let high = copies.length; low < high; ) {
+    for (let high = copies.length; low < high;) {
       const middle = (low + high) >>> 1;
       const copy = copies[middle];
       if (copy !== undefined && copy.to + copy.length <= start) low = middle + 1;

@@ -30,9 +30,13 @@ export function keptXattrs(
     }
     list += name.length + 1;
     if (name.length > NAME_MAX || value.length > VALUE_MAX || list > LIST_MAX || name.includes('\0')) {
-      throw new LaminaError('METADATA_INVALID', `The extended attributes of ${printable(path)} are larger than Linux allows`, {
-        details: { xattr: name.slice(0, 100), bytes: value.length },
-      });
+      throw new LaminaError(
+        'METADATA_INVALID',
+        `The extended attributes of ${printable(path)} are larger than Linux allows`,
+        {
+          details: { xattr: name.slice(0, 100), bytes: value.length },
+        },
+      );
     }
     kept.set(name, value);
   }
@@ -45,7 +49,9 @@ function whyDropped(name: string, type: number): string | undefined {
   if (name.startsWith('user.overlay.')) return 'a user.overlay.* attribute is dropped';
   if (HOST_LABELS.test(name)) return "a label of the build machine's security module is dropped";
   if (name.startsWith('user.') && name.length > 5) {
-    return type === S_IFREG || type === S_IFDIR ? undefined : 'a user.* attribute on neither file nor directory is dropped';
+    return type === S_IFREG || type === S_IFDIR
+      ? undefined
+      : 'a user.* attribute on neither file nor directory is dropped';
   }
   if (name.startsWith('security.') && name.length > 9) return undefined;
   if (name === 'system.posix_acl_access' || name === 'system.posix_acl_default') return undefined;

@@ -28,7 +28,10 @@ interface Libc {
   readonly sendmsg: (fd: number, header: Uint8Array, flags: number) => number;
   readonly recvmsg: (fd: number, header: Uint8Array, flags: number) => number;
   readonly flock: (fd: number, operation: number) => number;
-  readonly syscall: Native;
+  readonly fsopen: Native;
+  readonly fsconfig: Native;
+  readonly fsmount: Native;
+  readonly moveMount: Native;
 }
 
 let loaded: Libc | undefined;
@@ -55,7 +58,15 @@ function libc(): Libc {
       sendmsg: lib.func('int64_t sendmsg(int fd, void *msg, int flags)'),
       recvmsg: lib.func('int64_t recvmsg(int fd, void *msg, int flags)'),
       flock: lib.func('int flock(int fd, int operation)'),
-      syscall: lib.func('long syscall(long number, ...)') as Native,
+      // syscall(2) by the arguments of one call each: koffi has no asynchronous calls of variadic functions.
+      fsopen: lib.func('long syscall(long number, const char *type, unsigned int flags)') as Native,
+      fsconfig: lib.func(
+        'long syscall(long number, int fd, unsigned int command, const char *key, const char *value, int aux)',
+      ) as Native,
+      fsmount: lib.func('long syscall(long number, int fd, unsigned int flags, unsigned int attributes)') as Native,
+      moveMount: lib.func(
+        'long syscall(long number, int from, const char *fromPath, int to, const char *toPath, unsigned int flags)',
+      ) as Native,
     };
     return loaded;
   } catch (e) {
@@ -111,7 +122,8 @@ export async function umount2(target: string, flags: number): Promise<void> {
 function callAsync(name: string, native: Native, ...args: unknown[]): Promise<number> {
   return new Promise((resolve, reject) => {
     const done = (error: unknown, result: unknown): void => {
-      if (error !== null && error !== undefined) reject(error instanceof Error ? error : new Error(JSON.stringify(error)));
+      if (error !== null && error !== undefined)
+        reject(error instanceof Error ? error : new Error(JSON.stringify(error)));
       else if (typeof result === 'number' && result >= 0) resolve(result);
       else reject(new SysError(name, koffi.errno(), typeof args[0] === 'string' ? args[0] : ''));
     };
@@ -139,34 +151,27 @@ export async function fsMount(
   attributes: number,
   target: string,
 ): Promise<void> {
-  const { syscall } = libc();
-  const context = check('fsopen', syscall(SYS.fsopen, 'str', type, 'int', FSOPEN_CLOEXEC), type);
+  const { fsopen, fsconfig, fsmount, moveMount } = libc();
+  const context = check('fsopen', fsopen(SYS.fsopen, type, FSOPEN_CLOEXEC), type);
   const fds = [context];
   try {
-    const config = (command: number, key: string | null, value: string | null): unknown =>
-      syscall(SYS.fsconfig, 'int', context, 'int', command, 'str', key, 'str', value, 'int', 0);
-    const set = (key: string, value: string | undefined): void => {
-      const done = value === undefined ? config(FSCONFIG.setFlag, key, null) : config(FSCONFIG.setString, key, value);
-      if (done !== 0) throw new SysError('fsconfig', koffi.errno(), `${key}: ${contextLog(context)}`);
-    };
-    set('source', source);
-    for (const [key, value] of options) set(key, value);
-    await syscallAsync('fsconfig', context, [SYS.fsconfig, 'int', context, 'int', FSCONFIG.create, 'str', null, 'str', null, 'int', 0]);
-    const mountFd = await syscallAsync('fsmount', context, [SYS.fsmount, 'int', context, 'int', FSMOUNT_CLOEXEC, 'int', attributes]);
+    for (const [key, value] of [['source', source] as const, ...options]) {
+      const command = value === undefined ? FSCONFIG.setFlag : FSCONFIG.setString;
+      if (fsconfig(SYS.fsconfig, context, command, key, value ?? null, 0) === 0) continue;
+      throw new SysError('fsconfig', koffi.errno(), `${key}: ${contextLog(context)}`);
+    }
+    await callOnContext('fsconfig', context, fsconfig, SYS.fsconfig, context, FSCONFIG.create, null, null, 0);
+    const mountFd = await callOnContext('fsmount', context, fsmount, SYS.fsmount, context, FSMOUNT_CLOEXEC, attributes);
     fds.push(mountFd);
-    check(
-      'move_mount',
-      syscall(SYS.moveMount, 'int', mountFd, 'str', '', 'int', AT_FDCWD, 'str', target, 'int', MOVE_MOUNT_F_EMPTY_PATH),
-      target,
-    );
+    await callAsync('move_mount', moveMount, SYS.moveMount, mountFd, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);
   } finally {
     for (const fd of fds) closeSync(fd);
   }
 }
 
-async function syscallAsync(name: string, context: number, args: unknown[]): Promise<number> {
+async function callOnContext(name: string, context: number, native: Native, ...args: unknown[]): Promise<number> {
   try {
-    return await callAsync(name, libc().syscall, ...args);
+    return await callAsync(name, native, ...args);
   } catch (e) {
     if (e instanceof SysError) throw new SysError(name, e.errno, contextLog(context));
     throw e;

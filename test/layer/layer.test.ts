@@ -1,0 +1,391 @@
+import { execFileSync } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import t, { type Test } from 'tap';
+import type { Digest } from '../../src/digest/index.js';
+import { loadTree } from '../../src/erofs/load.js';
+import { ErofsReader } from '../../src/erofs/reader.js';
+import { LaminaError } from '../../src/errors.js';
+import { CHUNK, encodeChunks, readChunks } from '../../src/layer/chunks.js';
+import { PassHasher } from '../../src/layer/hasher.js';
+import type { IndexJob, IndexedLayer } from '../../src/layer/index-pass.js';
+import { Indexer } from '../../src/layer/indexer.js';
+import { LayerMap, encodeMap, packPoint } from '../../src/layer/map.js';
+import { ChunkMemory } from '../../src/layer/memory.js';
+import { ChunkReader } from '../../src/layer/reader.js';
+import { Store } from '../../src/store/store.js';
+import { compress, digest } from '../support/images.js';
+import { END, makeTar, paxEntry, rawEntry } from '../support/tar.js';
+import { skipUnless } from '../support/skip.js';
+import { tempDir } from '../support/tmp.js';
+
+const hasZstd = commandExists('zstd');
+
+function commandExists(name: string): boolean {
+  try {
+    execFileSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+interface Setup {
+  readonly store: Store;
+  readonly directory: string;
+  /** Writes a blob and describes its indexing. */
+  readonly job: (
+    blob: Uint8Array,
+    tar: Uint8Array,
+    said?: { digest?: string; diffId?: string; limit?: number },
+  ) => IndexJob;
+  readonly index: (job: IndexJob) => Promise<IndexedLayer>;
+  readonly open: (job: IndexJob, layer: IndexedLayer, onHeal?: (offset: number, got: string) => void) => ChunkReader;
+}
+
+function setup(t: Test): Setup {
+  const directory = tempDir(t);
+  const store = Store.open(join(directory, 'store'));
+  const indexer = new Indexer();
+  t.teardown(() => indexer.close());
+  let blobs = 0;
+  const job: Setup['job'] = (blob, tar, said = {}) => {
+    const path = join(directory, `blob-${++blobs}`);
+    writeFileSync(path, blob);
+    const diffId = (said.diffId ?? digest(tar)) as Digest;
+    return {
+      blob: { kind: 'file', path, offset: 0, size: blob.length },
+      digest: (said.digest ?? digest(blob)) as Digest,
+      diffId,
+      temporary: store.temporary(),
+      layerDirectory: store.layerDirectory(diffId),
+      mapDirectory: join(store.path, 'maps'),
+      streamLimit: said.limit ?? 1 << 30,
+    };
+  };
+  return {
+    store,
+    directory,
+    job,
+    index: (j) => indexer.index(j),
+    open: (j, { facts }, onHeal) =>
+      ChunkReader.open({
+        id: 1,
+        directory: j.layerDirectory,
+        mapPath: store.mapPath(facts.blob),
+        blob: j.blob,
+        verify: 'every-read',
+        memory: new ChunkMemory(CHUNK),
+        onHeal,
+      }),
+  };
+}
+
+/** About 6 MB, of which two thirds do not compress, so that there are several restart points. */
+async function sampleTar(): Promise<Buffer> {
+  return makeTar([
+    { name: 'random', content: randomBytes(4_000_000) },
+    { name: 'text', content: 'all work and no play '.repeat(50_000) },
+    { name: 'tail', content: randomBytes(900_000) },
+  ]);
+}
+
+async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+  } catch (e) {
+    return e instanceof LaminaError ? e.code : String(e);
+  }
+  return 'no error';
+}
+
+function readWhole(reader: ChunkReader, size: number): Buffer {
+  const bytes = Buffer.alloc(size);
+  reader.read(0, size, bytes, 0);
+  return bytes;
+}
+
+t.test('every compression yields the same layer, and every byte of it reads back verified', async (t) => {
+  const { job, index, open, store } = setup(t);
+  const tar = await sampleTar();
+  const half = Math.floor(tar.length / 2);
+  const blobs: [string, Buffer][] = [
+    ['plain', tar],
+    ['gzip', gzipSync(tar)],
+    [
+      'two gzip members and trailing zeros',
+      Buffer.concat([gzipSync(tar.subarray(0, half)), gzipSync(tar.subarray(half)), Buffer.alloc(100)]),
+    ],
+  ];
+  if (hasZstd) {
+    blobs.push(['zstd', Buffer.from(compress(tar, 'zstd'))]);
+    blobs.push([
+      'two zstd frames',
+      Buffer.concat([compress(tar.subarray(0, half), 'zstd'), compress(tar.subarray(half), 'zstd')]),
+    ]);
+  }
+  let tree: Buffer | undefined;
+  for (const [name, blob] of blobs) {
+    const j = job(blob, tar);
+    const layer = await index(j);
+    const written = readFileSync(join(j.layerDirectory, 'tree.erofs'));
+    t.ok((tree ??= written).equals(written), `${name}: the same tree`);
+    const reader = open(j, layer);
+    t.ok(readWhole(reader, tar.length).equals(tar), `${name}: content`);
+    for (const [at, length] of [
+      [0, 1],
+      [65_535, 2],
+      [3_999_000, 70_000],
+      [tar.length - 1, 1],
+    ] as const) {
+      const part = Buffer.alloc(length);
+      reader.read(at, length, part, 0);
+      t.ok(part.equals(tar.subarray(at, at + length)), `${name}: ${length} bytes at ${at}`);
+    }
+    reader.close();
+  }
+  t.equal(readdirSync(join(store.path, 'layers')).length, 1);
+  t.equal(readdirSync(join(store.path, 'maps')).length, blobs.length);
+  t.same(readdirSync(join(store.path, 'tmp')), [], 'nothing temporary is left');
+});
+
+t.test('a zstd layer of one frame keeps what is far from its start', async (t) => {
+  if (skipUnless(t, hasZstd, 'the zstd command is missing (apt-get install zstd)')) return;
+  const { job, index, open } = setup(t);
+  const tar = await makeTar([{ name: 'f', content: randomBytes(7_000_000) }]);
+  const j = job(compress(tar, 'zstd'), tar);
+  const layer = await index(j);
+  t.equal(layer.points, 1);
+  t.ok(layer.facts.kept > 2_000_000, `${layer.facts.kept} bytes kept`);
+  const reader = open(j, layer);
+  const part = Buffer.alloc(CHUNK);
+  t.ok(reader.readCached(6 * 1024 * 1024, CHUNK, part, 0), 'is at hand without decoding');
+  t.ok(part.equals(tar.subarray(6 * 1024 * 1024, 6 * 1024 * 1024 + CHUNK)));
+  t.notOk(reader.readCached(0, CHUNK, part, 0), 'the beginning is decoded when it is wanted');
+  reader.close();
+
+  const again = job(compress(tar, 'gzip'), tar);
+  const gzip = await index(again);
+  t.equal(gzip.facts.kept, 0);
+});
+
+t.test('cached chunks are hashed: damage heals from the source, and fails when that is damaged too', async (t) => {
+  const { job, index, open } = setup(t);
+  const tar = await sampleTar();
+  const j = job(gzipSync(tar, { level: 0 }), tar);
+  const layer = await index(j);
+  const healed: number[] = [];
+  const reader = open(j, layer, (offset) => healed.push(offset));
+  readWhole(reader, tar.length);
+  const part = Buffer.alloc(100);
+  t.ok(reader.readCached(CHUNK, 100, part, 0), 'filled chunks are at hand');
+
+  const data = join(j.layerDirectory, 'data');
+  flip(data, 10 * CHUNK + 77);
+  t.notOk(reader.readCached(10 * CHUNK, 100, part, 0), 'a flipped bit is no hit');
+  reader.read(10 * CHUNK, 100, part, 0);
+  t.ok(part.equals(tar.subarray(10 * CHUNK, 10 * CHUNK + 100)), 'the right bytes come');
+  t.same(healed, [10 * CHUNK]);
+  t.ok(reader.readCached(10 * CHUNK + 200, 100, part, 0), 'and are cached again');
+
+  truncateSync(data, 0);
+  reader.read(20 * CHUNK, 100, part, 0);
+  t.ok(part.equals(tar.subarray(20 * CHUNK, 20 * CHUNK + 100)), 'a lost data file is filled anew');
+
+  t.ok(readWhole(reader, tar.length).equals(tar));
+  // A stored deflate block: the byte of chunk 40 stands as it is in the blob.
+  const marker = tar.subarray(40 * CHUNK + 5, 40 * CHUNK + 37);
+  const at = readFileSync(j.blob.path).indexOf(marker);
+  t.ok(at > 0);
+  flip(j.blob.path, at);
+  flip(data, 40 * CHUNK + 5);
+  try {
+    reader.read(40 * CHUNK, 100, part, 0);
+    t.fail('wrong bytes were served');
+  } catch (e) {
+    t.match(e, {
+      code: 'CHUNK_DIGEST_MISMATCH',
+      details: { layer: j.diffId, offset: 40 * CHUNK, wanted: /^sha256:/, got: /^sha256:/ },
+    });
+  }
+  reader.read(50 * CHUNK, 100, part, 0);
+  t.ok(part.equals(tar.subarray(50 * CHUNK, 50 * CHUNK + 100)), 'other chunks still read');
+  rmSync(j.blob.path);
+  reader.close();
+  flip(data, 60 * CHUNK + 1);
+  const without = open(j, layer);
+  without.read(50 * CHUNK, 100, part, 0);
+  t.ok(part.equals(tar.subarray(50 * CHUNK, 50 * CHUNK + 100)), 'cached chunks need no blob');
+  t.throws(() => without.read(60 * CHUNK, 100, part, 0), { code: 'BLOB_MISSING' });
+  without.close();
+});
+
+t.test('sparse files off block borders read back from the appendix', async (t) => {
+  const { job, index, open } = setup(t);
+  // Segments of odd lengths at odd places: "abc" at 10, "defgh" at 1000, 600 bytes at 1500.
+  const content = Buffer.alloc(5000);
+  const data = Buffer.concat([Buffer.from('abcdefgh'), Buffer.alloc(600, 'z')]);
+  content.set(data.subarray(0, 3), 10);
+  content.set(data.subarray(3, 8), 1000);
+  content.set(data.subarray(8), 1500);
+  const records = { 'GNU.sparse.map': '10,3,1000,5,1500,600', 'GNU.sparse.size': '5000', 'GNU.sparse.numblocks': '3' };
+  const tar = Buffer.concat([
+    paxEntry(records),
+    rawEntry({ name: 'sparse' }, data),
+    rawEntry({ name: 'after' }, 'plain'),
+    END,
+  ]);
+  const j = job(gzipSync(tar), tar);
+  const layer = await index(j);
+  t.ok(layer.addressSpace > tar.length);
+  const tree = loadTree(new ErofsReader(readFileSync(join(j.layerDirectory, 'tree.erofs'))));
+  const inode = tree.children?.get('sparse');
+  t.equal(inode?.size, 5000);
+  const reader = open(j, layer);
+  const got = Buffer.alloc(5000);
+  for (const { offset, length, position } of inode?.extents ?? []) reader.read(position, length, got, offset);
+  t.ok(got.equals(content));
+  reader.close();
+  truncateSync(join(j.layerDirectory, 'data'), 0);
+  const again = open(j, layer);
+  got.fill(0);
+  for (const { offset, length, position } of inode?.extents ?? []) again.read(position, length, got, offset);
+  t.ok(got.equals(content), 'and is made again when the data file is lost');
+  again.close();
+});
+
+t.test('blobs that are not what they should be are refused and leave nothing', async (t) => {
+  const { job, index, store } = setup(t);
+  const tar = await sampleTar();
+  const gzip = gzipSync(tar);
+  const other = digest(Buffer.from('other'));
+  const corrupt = Buffer.from(gzip);
+  corrupt.writeUInt8(corrupt.readUInt8(1_000_000) ^ 1, 1_000_000);
+  const cases: [string, IndexJob, string][] = [
+    ['wrong blob digest', job(gzip, tar, { digest: other }), 'BLOB_DIGEST_MISMATCH'],
+    ['wrong diffID', job(gzip, tar, { diffId: other }), 'DIFF_ID_MISMATCH'],
+    ['damaged, and its digest says so', job(corrupt, tar, { digest: digest(gzip) }), 'BLOB_DIGEST_MISMATCH'],
+    ['damaged before it was digested', job(corrupt, tar), 'COMPRESSION_CORRUPT'],
+    ['truncated', job(gzip.subarray(0, 2_000_000), tar), 'COMPRESSION_TRUNCATED'],
+    ['not a tar', job(gzipSync(Buffer.from('hello '.repeat(1000))), Buffer.from('hello '.repeat(1000))), 'TAR_INVALID'],
+    ['bzip2', job(Buffer.from('BZh91AY&SY'), tar), 'COMPRESSION_UNKNOWN'],
+    ['a bomb', job(gzipSync(Buffer.alloc(50_000_000)), tar, { limit: 10_000_000 }), 'LIMIT_EXCEEDED'],
+    ['no blob', { ...job(gzip, tar), blob: { kind: 'file', path: '/nowhere', offset: 0, size: 5 } }, 'BLOB_MISSING'],
+  ];
+  for (const [name, j, code] of cases) t.equal(await codeOf(index(j)), code, name);
+  for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
+  t.equal(await codeOf(index(job(gzip, tar))), 'no error', 'and the good one works after all that');
+});
+
+t.test('empty layers', async (t) => {
+  const { job, index } = setup(t);
+  for (const [name, blob, tar] of [
+    ['no bytes', Buffer.alloc(0), Buffer.alloc(0)],
+    ['an empty tar', END, END],
+    ['an empty gzip', gzipSync(Buffer.alloc(0)), Buffer.alloc(0)],
+  ] as const) {
+    const j = job(blob, tar);
+    await index(j);
+    const tree = loadTree(new ErofsReader(readFileSync(join(j.layerDirectory, 'tree.erofs'))));
+    t.equal(tree.children?.size, 0, name);
+  }
+});
+
+t.test('a cancelled or killed indexing leaves nothing that is trusted later', async (t) => {
+  const { job, store } = setup(t);
+  const tar = await makeTar([{ name: 'big', content: randomBytes(30_000_000) }]);
+  const j = job(gzipSync(tar, { level: 1 }), tar);
+  const indexer = new Indexer();
+  const abort = new AbortController();
+  const running = indexer.index(j, { onProgress: () => abort.abort(new Error('enough')), signal: abort.signal });
+  t.match(await codeOf(running), /enough/);
+  await indexer.close();
+  for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
+
+  const dead = join(store.path, 'tmp', '999999999-1');
+  mkdirSync(dead);
+  writeFileSync(join(dead, 'data'), 'half');
+  Store.open(store.path);
+  t.notOk(existsSync(dead), 'what a dead process left is cleared when the store is opened');
+});
+
+t.test('chunks and map files say when they are damaged', async (t) => {
+  const dir = tempDir(t);
+  const path = join(dir, 'chunks');
+  const digests = Buffer.concat([sha(Buffer.alloc(CHUNK)), sha(Buffer.from('x'))]);
+  const copies = [{ to: 0, from: 512, length: 7 }];
+  writeFileSync(path, Buffer.concat(encodeChunks({ streamSize: CHUNK + 1, addressSpace: CHUNK + 1, digests, copies })));
+  t.same(readChunks(path), { streamSize: CHUNK + 1, addressSpace: CHUNK + 1, digests, copies });
+  const size = statSync(path).size;
+  for (let at = 0; at < size; at += 7) {
+    flip(path, at);
+    t.throws(() => readChunks(path), { code: 'STORE_CORRUPT' }, `a flipped bit at ${at}`);
+    flip(path, at);
+  }
+  const window = randomBytes(32768);
+  const facts = {
+    compression: 'gzip',
+    diffId: digest(Buffer.from('d')) as Digest,
+    blob: digest(Buffer.from('b'), 'sha512') as Digest,
+    blobSize: 5,
+    streamSize: 3_000_000,
+    kept: 0,
+    notes: ['ünusual'],
+  } as const;
+  const points = [
+    { input: 10, bits: 0, output: 0, kind: 'member', window: new Uint8Array(0) },
+    { input: 500, bits: 3, output: 1_100_000, kind: 'block', window },
+  ] as const;
+  const bytes = Buffer.concat(encodeMap(facts, points.map(packPoint)));
+  const map = LayerMap.decode(bytes);
+  t.same(map.facts, facts);
+  t.match(map.point(1), { input: 500, bits: 3, output: 1_100_000, kind: 'block' });
+  t.ok(window.equals(map.point(1).window));
+  t.same(
+    [0, 1_099_999, 1_100_000, 2_999_999].map((at) => map.find(at)),
+    [0, 0, 1, 1],
+  );
+  t.equal(map.output(2), 3_000_000);
+  for (let cut = 0; cut < bytes.length; cut += 101)
+    t.throws(() => LayerMap.decode(bytes.subarray(0, cut)), { code: 'STORE_CORRUPT' });
+});
+
+t.test('PassHasher gives the same however the stream is cut', async (t) => {
+  const bytes = randomBytes(3 * CHUNK + 5);
+  const want = createHash('sha256')
+    .update(bytes.subarray(CHUNK, 2 * CHUNK))
+    .digest();
+  for (const cut of [1, 100, CHUNK, CHUNK + 1, 2 * CHUNK - 1]) {
+    const hasher = new PassHasher(undefined, digest(bytes) as Digest);
+    for (let at = 0; at < bytes.length; at += cut) hasher.stream(bytes.subarray(at, at + cut));
+    const { diffId, chunks } = hasher.end();
+    t.equal(diffId, digest(bytes));
+    t.equal(chunks.length, 4 * 32);
+    t.ok(chunks.subarray(32, 64).equals(want), `pieces of ${cut}`);
+  }
+});
+
+function sha(bytes: Uint8Array): Buffer {
+  return createHash('sha256').update(bytes).digest();
+}
+
+function flip(path: string, at: number): void {
+  const byte = readFileSync(path).readUInt8(at);
+  const fd = openSync(path, 'r+');
+  writeSync(fd, Buffer.from([byte ^ 0x10]), 0, 1, at);
+  closeSync(fd);
+}

@@ -1,0 +1,323 @@
+import { execFileSync } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import fc from 'fast-check';
+import { LaminaError } from '../../src/errors.js';
+import type { TarEntry } from '../../src/tar/entry.js';
+import { TarReader } from '../../src/tar/reader.js';
+import { END, base256, gnuLong, padded, paxEntry, rawEntry, rawHeader } from '../support/tar.js';
+import { tempDir } from '../support/tmp.js';
+
+function readAll(tar: Buffer, cuts: readonly number[] = []): { entries: TarEntry[]; notes: string[] } {
+  const entries: TarEntry[] = [];
+  const reader = new TarReader((entry) => entries.push(entry));
+  let at = 0;
+  for (const cut of [...cuts, tar.length]) {
+    reader.push(tar.subarray(at, cut));
+    at = cut;
+  }
+  reader.end();
+  return { entries, notes: reader.notes.list() };
+}
+
+function codeOf(act: () => unknown): string {
+  try {
+    act();
+  } catch (e) {
+    return e instanceof LaminaError ? e.code : `not a LaminaError: ${String(e)}`;
+  }
+  return 'no error';
+}
+
+const one = (...parts: Buffer[]): TarEntry => {
+  const { entries } = readAll(Buffer.concat([...parts, END]));
+  if (entries[0] === undefined || entries.length !== 1) throw new Error(`${entries.length} entries`);
+  return entries[0];
+};
+
+t.test('TarReader reads the end of an archive as Go does', async (t) => {
+  const file = rawEntry({ name: 'a' }, 'x');
+  t.equal(readAll(Buffer.alloc(0)).entries.length, 0, 'an empty stream');
+  t.equal(readAll(Buffer.alloc(512)).entries.length, 0, 'one zero block');
+  t.equal(readAll(END).entries.length, 0, 'two zero blocks');
+  t.equal(readAll(file).entries.length, 1, 'no end of archive');
+  t.equal(readAll(Buffer.concat([file, Buffer.alloc(512)])).entries.length, 1, 'one zero block after a file');
+  t.equal(
+    readAll(Buffer.concat([file, END, Buffer.from('garbage'), file])).entries.length,
+    1,
+    'what follows is ignored',
+  );
+  t.equal(readAll(file.subarray(0, 513)).entries.length, 1, 'the last padding may be missing');
+  t.equal(
+    codeOf(() => readAll(Buffer.concat([Buffer.alloc(512), file]))),
+    'TAR_INVALID',
+    'a header after a zero block',
+  );
+  t.equal(
+    codeOf(() => readAll(file.subarray(0, 512))),
+    'TAR_TRUNCATED',
+    'no data',
+  );
+  t.equal(
+    codeOf(() => readAll(file.subarray(0, 300))),
+    'TAR_TRUNCATED',
+    'half a header',
+  );
+  t.equal(
+    codeOf(() => readAll(Buffer.concat([paxEntry({ path: 'x' }).subarray(0, 1000), Buffer.alloc(0)]))),
+    'no error',
+  );
+});
+
+t.test('TarReader takes header fields as they are', async (t) => {
+  t.match(
+    one(rawEntry({ name: 'dir/', type: '0' })),
+    { type: 'directory', name: 'dir/' },
+    'slash and no size: a directory',
+  );
+  t.match(one(rawEntry({ name: 'dir/', type: '0' }, 'x')), { type: 'file' }, 'slash and data: a file');
+  t.match(one(rawEntry({ name: 'old', type: '\0', magic: '\0' }, 'x')), { type: 'file', size: 1 });
+  t.match(one(rawEntry({ name: 'x'.repeat(100), prefix: 'p'.repeat(155) })), {
+    name: `${'p'.repeat(155)}/${'x'.repeat(100)}`,
+  });
+  t.match(one(rawEntry({ name: 'd', type: 'D', magic: 'ustar  \0' }, 'listing')), { type: 'directory', size: 0 });
+  t.match(one(rawEntry({ name: 'c', type: '7' }, 'xy')), { type: 'file', size: 2 });
+  t.match(
+    one(rawHeader({ name: 'l', type: '2', linkname: 'to', size: 999 })),
+    { type: 'symlink', linkName: 'to', size: 0 },
+    'sizes of links say nothing',
+  );
+  t.match(one(rawHeader({ name: 'n', type: '3', devmajor: 5, devminor: 77 })), {
+    type: 'char',
+    devMajor: 5,
+    devMinor: 77,
+  });
+  t.match(one(rawEntry({ name: 'm', mode: 0o106755 })), { mode: 0o6755 }, 'type bits of the mode do not count');
+  t.match(
+    one(rawHeader({ name: 'b', uid: base256(3_000_000_000n, 8), mtime: base256(-5n & ((1n << 95n) - 1n), 12) })),
+    { uid: 3_000_000_000 },
+  );
+  t.match(one(rawHeader({ name: Buffer.from([0xff, 0xfe, 0x80]) })), { name: '\xff\xfe\x80' }, 'names are bytes');
+  t.equal(
+    codeOf(() => one(rawHeader({ checksum: 1 }))),
+    'TAR_INVALID',
+  );
+  t.equal(
+    codeOf(() => one(rawHeader({ size: base256(-1n & ((1n << 95n) - 1n), 12) }))),
+    'TAR_INVALID',
+    'negative size',
+  );
+  t.equal(
+    codeOf(() => one(rawHeader({ uid: base256(4_294_967_295n, 8) }))),
+    'METADATA_INVALID',
+  );
+  t.equal(
+    codeOf(() => one(rawHeader({ type: 'M' }))),
+    'TAR_UNSUPPORTED',
+  );
+  t.equal(
+    codeOf(() => one(rawHeader({ mode: Buffer.from('9999999\0') }))),
+    'TAR_INVALID',
+  );
+});
+
+t.test('PAX records and GNU long names override the header, each for one file', async (t) => {
+  const file = rawEntry({ name: 'short' }, 'data');
+  t.match(one(paxEntry({ path: 'long', mtime: '-1.25', uid: '5', gid: '6' }), file), {
+    name: 'long',
+    mtime: -2,
+    mtimeNsec: 750_000_000,
+    uid: 5,
+    gid: 6,
+  });
+  t.match(one(paxEntry({ mtime: '1.1234567899' }), file), { mtime: 1, mtimeNsec: 123_456_789 });
+  t.match(one(paxEntry({ path: '' }), file), { name: 'short' }, 'empty: as the header says');
+  t.match(
+    one(paxEntry({ path: 'one' }), paxEntry({ uid: '7' }), file),
+    { name: 'short', uid: 7 },
+    'the later header replaces',
+  );
+  t.match(one(gnuLong('L', 'gnu'), paxEntry({ path: 'pax' }), file), { name: 'gnu' }, 'the GNU name wins');
+  t.match(one(gnuLong('L', 'one'), gnuLong('L', 'two\0cut'), file), { name: 'two' });
+  t.match(one(gnuLong('K', 'target'), rawHeader({ type: '2', linkname: 'no' })), { linkName: 'target' });
+  const xattrs = one(
+    paxEntry({ 'SCHILY.xattr.user.b': Buffer.from([0, 255, 10]), 'SCHILY.xattr.user.e': '' }),
+    file,
+  ).xattrs;
+  t.same(
+    [...xattrs],
+    [
+      ['user.b', Buffer.from([0, 255, 10])],
+      ['user.e', Buffer.alloc(0)],
+    ],
+  );
+
+  const { entries } = readAll(Buffer.concat([paxEntry({ path: 'x' }, 'g'), file, END]));
+  t.match(entries, [{ name: 'short' }], 'global headers are ignored');
+  t.match(readAll(Buffer.concat([file, paxEntry({ path: 'x' }), END])).notes, [/describes no file/]);
+
+  for (const bad of ['5 a=b', '6 a=b', '1 =\n', 'x', '9999999 a=b\n', '6 a\0=b\n']) {
+    t.equal(
+      codeOf(() => one(rawEntry({ type: 'x' }, bad), file)),
+      'TAR_INVALID',
+      JSON.stringify(bad),
+    );
+  }
+  t.equal(
+    codeOf(() => one(paxEntry({ path: 'a\0b' }), file)),
+    'TAR_INVALID',
+  );
+  t.equal(
+    codeOf(() => one(paxEntry({ mtime: 'now' }), file)),
+    'TAR_INVALID',
+  );
+  t.equal(
+    codeOf(() => one(rawEntry({ type: 'x' }, Buffer.alloc(1024 * 1024 + 1)), file)),
+    'LIMIT_EXCEEDED',
+  );
+});
+
+t.test('a PAX size counts for the next file only, and always', async (t) => {
+  const data = padded(Buffer.from('four'));
+  // The header claims nothing, the PAX header four bytes: what looks like a header inside must stay data.
+  const hidden = rawEntry({ name: 'hidden' });
+  t.match(one(paxEntry({ size: '512' }), rawHeader({ name: 'outer', size: 0 }), hidden), { name: 'outer', size: 512 });
+  t.match(one(paxEntry({ size: '4' }), gnuLong('L', 'long'), rawHeader({ name: 'f', size: 0 }), data), {
+    name: 'long',
+    size: 4,
+  });
+  t.equal(
+    codeOf(() => one(paxEntry({ size: '-1' }), rawHeader({ name: 'f' }))),
+    'TAR_INVALID',
+  );
+});
+
+t.test('cutting the stream anywhere changes nothing', async (t) => {
+  const tar = Buffer.concat([
+    paxEntry({ path: 'some/long/name', 'SCHILY.xattr.user.x': 'value' }),
+    rawEntry({ name: 'f' }, 'content'),
+    gnuLong('L', 'l'.repeat(200)),
+    rawEntry({ name: 'g', magic: 'ustar  \0' }, Buffer.alloc(700, 1)),
+    rawHeader({ name: 'dir/', type: '5' }),
+    END,
+  ]);
+  const whole = readAll(tar);
+  t.equal(whole.entries.length, 3);
+  for (let cut = 0; cut <= tar.length; cut++)
+    if (JSON.stringify(readAll(tar, [cut])) !== JSON.stringify(whole)) t.fail(`cut at ${cut}`);
+  for (let cut = 0; cut < tar.length; cut++) {
+    const code = codeOf(() => readAll(tar.subarray(0, cut)));
+    if (code !== 'no error' && code !== 'TAR_TRUNCATED') t.fail(`${code} when cut short at ${cut}`);
+  }
+});
+
+t.test('sparse files of every form that GNU tar writes have their bytes where they belong', async (t) => {
+  const dir = tempDir(t);
+  mkdirSync(join(dir, 'in'));
+  const path = join(dir, 'in', 'sparse');
+  const fd = openSync(path, 'w');
+  // More segments than a header holds, on and off block borders of the data.
+  for (let i = 0; i < 30; i++) writeSync(fd, `segment ${i}`, i * 65536 + (i % 3) * 4096);
+  writeSync(fd, 'end', 40 * 65536 - 3);
+  closeSync(fd);
+  const content = readFileSync(path);
+  for (const format of [
+    ['--format=gnu'],
+    ['--sparse-version=0.0', '--format=pax'],
+    ['--sparse-version=0.1', '--format=pax'],
+    ['--sparse-version=1.0', '--format=pax'],
+  ]) {
+    const tar = execFileSync('tar', ['-C', join(dir, 'in'), '-S', ...format, '-cf', '-', 'sparse'], {
+      maxBuffer: 1 << 26,
+    });
+    const [entry] = readAll(tar).entries;
+    if (entry === undefined) throw new Error('no entry');
+    const got = Buffer.alloc(entry.size);
+    for (const run of entry.data) tar.copy(got, run.offset, run.position, run.position + run.length);
+    t.equal(entry.name, 'sparse', format.join(' '));
+    t.ok(got.equals(content), `${format.join(' ')}: content`);
+    t.ok(entry.data.length > 20, `${entry.data.length} segments`);
+  }
+});
+
+t.test('sparse maps that lie are refused', async (t) => {
+  const sparse = (map: string, size = '4', data = 'data'): string =>
+    codeOf(() =>
+      one(
+        paxEntry({
+          'GNU.sparse.map': map,
+          'GNU.sparse.size': size,
+          'GNU.sparse.numblocks': String(map.split(',').length / 2),
+        }),
+        rawEntry({ name: 'f' }, data),
+      ),
+    );
+  t.equal(sparse('0,4'), 'no error');
+  t.equal(sparse('0,4,2,1', '10', 'data1'), 'SPARSE_INVALID', 'overlap');
+  t.equal(sparse('8,4'), 'SPARSE_INVALID', 'beyond the end');
+  t.equal(sparse('0,3'), 'SPARSE_INVALID', 'too little data');
+  t.equal(sparse('0,x'), 'SPARSE_INVALID', 'no number');
+  t.equal(sparse('0,-4'), 'SPARSE_INVALID', 'negative');
+  t.equal(sparse('0,99999999999999999999'), 'SPARSE_INVALID', 'too large');
+  const bomb = paxEntry({ 'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.realsize': '1' });
+  t.equal(
+    codeOf(() => one(bomb, rawEntry({ name: 'f' }, padded(Buffer.from('99999999\n'))))),
+    'LIMIT_EXCEEDED',
+  );
+  t.equal(
+    codeOf(() => one(paxEntry({ 'SUN.holesdata': ' 0 1' }), rawEntry({ name: 'f' }))),
+    'SPARSE_INVALID',
+  );
+});
+
+t.test('what GNU tar packs is read back', async (t) => {
+  const dir = tempDir(t);
+  mkdirSync(join(dir, 'in', 'sub'), { recursive: true });
+  writeFileSync(join(dir, 'in', 'sub', 'ünï'.repeat(40)), 'x');
+  writeFileSync(join(dir, 'in', 'file'), 'content');
+  for (const format of ['gnu', 'pax', 'ustar', 'v7', 'oldgnu']) {
+    const names = format === 'ustar' || format === 'v7' ? ['in/file'] : ['in'];
+    const tar = execFileSync('tar', ['-C', dir, `--format=${format}`, '-cf', '-', ...names]);
+    const listed = execFileSync('tar', ['-tf', '-', '--quoting-style=literal'], { input: tar })
+      .toString('latin1')
+      .trim()
+      .split('\n');
+    t.same(
+      readAll(tar).entries.map((e) => e.name),
+      listed,
+      format,
+    );
+  }
+});
+
+t.test('no input makes the reader do anything but end or fail with a code', async () => {
+  const seed = Buffer.concat([
+    paxEntry({ path: 'p', size: '3', 'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.realsize': '9' }),
+    rawEntry({ name: 'f' }, '1\n0\n3\n'),
+    rawEntry({ name: 's', type: 'S', magic: 'ustar  \0' }, 'abc'),
+    gnuLong('L', 'x'),
+    rawEntry({ name: 'f' }, 'abc'),
+    END,
+  ]);
+  const flip = fc.array(fc.tuple(fc.nat(seed.length - 1), fc.nat(255)), { minLength: 1, maxLength: 8 });
+  fc.assert(
+    fc.property(flip, fc.nat(seed.length), fc.boolean(), (flips, cut, repair) => {
+      const tar = Buffer.from(seed);
+      for (const [at, value] of flips) tar.writeUInt8(value, at);
+      // With its checksum repaired a damaged header is looked at further.
+      if (repair) for (let at = 0; at + 512 <= tar.length; at += 512) fixChecksum(tar, at);
+      const code = codeOf(() => readAll(tar, [cut]));
+      return !code.startsWith('not a LaminaError');
+    }),
+    { numRuns: 3000 },
+  );
+});
+
+function fixChecksum(tar: Buffer, at: number): void {
+  if (tar.toString('latin1', at + 257, at + 262) !== 'ustar') return;
+  tar.fill(' ', at + 148, at + 156);
+  let sum = 0;
+  for (let i = at; i < at + 512; i++) sum += tar.readUInt8(i);
+  tar.write(`${sum.toString(8).padStart(6, '0')}\0 `, at + 148, 'latin1');
+}

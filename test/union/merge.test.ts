@@ -1,0 +1,283 @@
+/** Layers through the tar reader and the tree builder into the merge: what the specification's text says of each case. */
+import t from 'tap';
+import { LaminaError } from '../../src/errors.js';
+import type { Inode } from '../../src/erofs/tree.js';
+import { loadTree } from '../../src/erofs/load.js';
+import { ErofsReader } from '../../src/erofs/reader.js';
+import { encodeTree } from '../../src/erofs/writer.js';
+import { TreeBuilder } from '../../src/layer/tree-builder.js';
+import { TarReader } from '../../src/tar/reader.js';
+import { mergeLayers, type Compat } from '../../src/union/merge.js';
+import { makeTar, paxEntry, rawHeader, type TarPart } from '../support/tar.js';
+import { dump } from '../support/tree.js';
+
+/** "path/" a directory, "path -> target" a symlink, "path => target" a hard link, "path=content" or "path" a file. */
+function part(text: string): TarPart {
+  const hard = text.split(' => ');
+  if (hard[1] !== undefined) return { name: hard[0] ?? '', type: 'link', linkname: hard[1] };
+  const soft = text.split(' -> ');
+  if (soft[1] !== undefined) return { name: soft[0] ?? '', type: 'symlink', linkname: soft[1] };
+  if (text.endsWith('/')) return { name: text, type: 'directory' };
+  const [name = '', content = ''] = text.split('=');
+  return { name, content };
+}
+
+async function layer(parts: readonly (string | TarPart)[]): Promise<Inode> {
+  const reader = new TarReader((entry) => builder.add(entry));
+  const builder = new TreeBuilder(reader.notes);
+  reader.push(await makeTar(parts.map((p) => (typeof p === 'string' ? part(p) : p))));
+  reader.end();
+  const { root } = builder.finish(1 << 20);
+  // Through the form on disk, as it is merged in earnest.
+  return loadTree(new ErofsReader(Buffer.concat(encodeTree(root, { devices: [1 << 20] }))));
+}
+
+/** The merged tree: file lines shortened to "path size", "path/" and so on. */
+async function merged(layers: readonly (readonly (string | TarPart)[])[], compat: Compat = 'spec'): Promise<string[]> {
+  const trees: Inode[] = [];
+  for (const parts of layers) trees.push(await layer(parts));
+  return dump(mergeLayers(trees, compat))
+    .slice(1)
+    .map((line) => {
+      const [path = '', mode = '', , ...rest] = line.split(' ');
+      if (mode.startsWith('4')) return `${path}/`;
+      return [path, ...rest].join(' ');
+    });
+}
+
+async function code(layers: readonly (readonly (string | TarPart)[])[]): Promise<string> {
+  try {
+    await merged(layers);
+  } catch (e) {
+    return e instanceof LaminaError ? e.code : String(e);
+  }
+  return 'no error';
+}
+
+t.test('whiteouts act on the layers below and on nothing else', async (t) => {
+  const base = ['a/', 'a/b/', 'a/b/c/', 'a/b/c/bar=1', 'file1=1', 'file2=1'];
+  t.same(await merged([base, ['.wh.file1']]), ['/a/', '/a/b/', '/a/b/c/', '/a/b/c/bar 1', '/file2 1']);
+  t.same(await merged([base, ['.wh.a']]), ['/file1 1', '/file2 1'], 'a directory with all in it');
+  t.same(
+    await merged([base, ['.wh.file1', 'file1=22']]).then((l) => l.at(-2)),
+    '/file1 2',
+    'before a new file of the name',
+  );
+  t.same(await merged([base, ['file1=22', '.wh.file1']]).then((l) => l.at(-2)), '/file1 2', 'after it');
+  t.same(await merged([base, ['.wh.a', 'a/', 'a/new=1']]).then((l) => l.slice(0, 2)), ['/a/', '/a/new 1']);
+  t.same(
+    await merged([base, ['.wh.a', 'a/new=1']]).then((l) => l.slice(0, 2)),
+    ['/a/', '/a/new 1'],
+    'without an entry for the directory',
+  );
+  t.same(await merged([base, ['.wh.a', 'a/.wh.b']]), ['/file1 1', '/file2 1']);
+  t.same(await merged([base, ['a/.wh.b', '.wh.a']]), ['/file1 1', '/file2 1']);
+  t.same(
+    await merged([base, ['x/y/.wh.nothing']]),
+    await merged([base]),
+    'of what is not there, and no parents appear',
+  );
+  t.same(
+    await merged([base, ['.wh.file1'], ['file1=333']]).then((l) => l.at(-2)),
+    '/file1 3',
+    'added again by a later layer',
+  );
+  t.same(await merged([['f=1'], ['.wh.f'], ['g=1']]), ['/g 1']);
+  t.same(await merged([['s -> t', 't=1'], ['.wh.s']]), ['/t 1'], 'a symlink, not its target');
+  t.same(
+    await merged([['etc/', 'etc/x=1', 'local -> etc'], ['local/.wh.x']]),
+    ['/etc/', '/local -> etc'],
+    'through a symlink below',
+  );
+  t.same(await merged([['etc=1'], ['dne/../.wh.etc']]), [], 'names are cleaned first');
+  t.same(await merged([['.whatever=1', '.hidden=1'], ['.whx=1']]), ['/.hidden 1', '/.whatever 1', '/.whx 1']);
+});
+
+t.test('an opaque directory hides what is below it wherever its marker stands', async (t) => {
+  const base = ['a/', 'a/b/', 'a/b/c/', 'a/b/c/bar=1'];
+  const upper = ['a/', 'a/b/', 'a/b/c/', 'a/b/c/foo=1'];
+  const only = ['/a/', '/a/b/', '/a/b/c/', '/a/b/c/foo 1'];
+  t.same(await merged([base, ['a/.wh..wh..opq', ...upper]]), only, 'first');
+  t.same(await merged([base, [...upper, 'a/.wh..wh..opq']]), only, 'last');
+  t.same(await merged([base, ['a/b/c/foo=1', 'a/.wh..wh..opq']]), only, 'with implied directories');
+  t.same(await merged([base, ['none/.wh..wh..opq']]), await merged([base]), 'where nothing is');
+  t.same(await merged([['f=1'], ['f/.wh..wh..opq']]), ['/f 1'], 'over a file');
+  t.same(await merged([base, ['.wh..wh..opq', 'new=1']]), ['/new 1'], 'the root');
+  t.same(await merged([base, ['a/b/.wh.c'], ['a/.wh..wh..opq']]), ['/a/']);
+  t.same(
+    await merged([
+      ['d/', 'd/x=1', 'l -> d'],
+      ['l/', 'l/.wh..wh..opq', 'l/n=1'],
+    ]),
+    ['/d/', '/d/x 1', '/l/', '/l/n 1'],
+    'a new directory over a symlink',
+  );
+});
+
+t.test('whiteout names that mean nothing are refused or hidden', async (t) => {
+  for (const name of ['.wh.', '.wh..', '.wh...', 'd/.wh.', 'd/.wh..'])
+    t.equal(await code([[name]]), 'WHITEOUT_INVALID', name);
+  t.same(
+    await merged([
+      ['x=1'],
+      ['.wh..wh.aufs', '.wh..wh.orph/', '.wh..wh.plnk/', '.wh..wh.plnk/1=content', 'a => .wh..wh.plnk/1'],
+    ]),
+    ['/a 7', '/x 1'],
+  );
+  t.same(await merged([['.wh.dir/file=1', 'x=1']]), ['/x 1'], 'below such a name');
+  t.same(await merged([['d/', 'd/f=1'], [{ name: '.wh.d', type: 'directory' }]]), [], 'a whiteout that is a directory');
+  t.same(await merged([['f=1'], ['.wh.f=content']]), [], 'a whiteout with content');
+});
+
+t.test('entries replace what they meet, directories keep their children', async (t) => {
+  t.same(
+    await merged([
+      ['d/', 'd/a=1'],
+      ['d/', 'd/b=1'],
+    ]),
+    ['/d/', '/d/a 1', '/d/b 1'],
+  );
+  t.same(await merged([['d/', 'd/a=1'], ['d=22']]), ['/d 2']);
+  t.same(await merged([['d=1'], ['d/', 'd/a=1']]), ['/d/', '/d/a 1']);
+  t.same(await merged([['d=1'], ['d/a=1']]), ['/d/', '/d/a 1']);
+  t.same(await merged([['d/', 'd/a=1'], ['d -> x']]), ['/d -> x']);
+  t.same(await merged([['f=1', 'f/child=1']]), ['/f/', '/f/child 1'], 'in one layer too');
+  t.same(await merged([['f=1', 'f=22']]), ['/f 2'], 'of two entries the last');
+  t.same(await merged([['d/', 'd/x=1', 'd=1', 'd/']]), ['/d/']);
+  t.same(await merged([['./', './a=1', '/b=1', 'c//d=1', '../../e=1', 'x/../f=1']]), [
+    '/a 1',
+    '/b 1',
+    '/c/',
+    '/c/d 1',
+    '/e 1',
+    '/f 1',
+  ]);
+  t.same(await merged([]), [], 'no layer');
+  t.equal(await code([[rawHeader({ name: './', type: '2', linkname: 'x' })]]), 'TAR_INVALID');
+});
+
+t.test('directories keep or change their attributes', async (t) => {
+  const dir = (mode: number, uid: number, mtime: number): TarPart => ({
+    name: 'd',
+    type: 'directory',
+    mode,
+    uid,
+    mtime: new Date(mtime * 1000),
+  });
+  const attributes = async (...layers: (string | TarPart)[][]): Promise<string | undefined> => {
+    const root = mergeLayers(await Promise.all(layers.map((l) => layer(l))), 'spec');
+    const d = root.children?.get('d');
+    return d === undefined
+      ? undefined
+      : `${d.mode.toString(8)} ${d.uid} ${d.mtime} ${[...(d.xattrs?.keys() ?? [])].join()}`;
+  };
+  t.equal(await attributes([dir(0o700, 5, 9)], ['d/f=1']), '40700 5 9 ', 'implied: as below');
+  t.equal(await attributes([dir(0o700, 5, 9)], [dir(0o711, 6, 10)]), '40711 6 10 ', 'of its own: as the entry says');
+  t.equal(await attributes(['d/f=1']), '40755 0 0 ', 'implied and nothing below');
+  t.equal(
+    await attributes([paxEntry({ 'SCHILY.xattr.user.a': '1' }), dir(0o700, 5, 9)], [dir(0o700, 5, 9)]),
+    '40700 5 9 ',
+    'xattrs go with them',
+  );
+  t.equal(await attributes([dir(0o700, 1, 1), dir(0o711, 2, 2)]), '40711 2 2 ', 'of two entries the last');
+  const root = mergeLayers(
+    [await layer([{ name: './', type: 'directory', mode: 0o555, uid: 3 }]), await layer(['x=1'])],
+    'spec',
+  );
+  t.match(root, { mode: 0o40555, uid: 3 }, 'the root too');
+});
+
+t.test('symlinks on the way are followed inside the image, or replaced in the overlay way', async (t) => {
+  const base = ['usr/', 'usr/lib/', 'usr/lib/a=1', 'lib -> usr/lib'];
+  t.same(await merged([base, ['lib/x=1']]), ['/lib -> usr/lib', '/usr/', '/usr/lib/', '/usr/lib/a 1', '/usr/lib/x 1']);
+  t.same(await merged([base, ['lib/x=1']], 'overlay'), ['/lib/', '/lib/x 1', '/usr/', '/usr/lib/', '/usr/lib/a 1']);
+  t.same(
+    await merged([base, ['lib/', 'lib/x=1']]),
+    ['/lib/', '/lib/x 1', '/usr/', '/usr/lib/', '/usr/lib/a 1'],
+    'an entry for the directory replaces the link',
+  );
+  t.same(
+    await merged([base, ['lib/x=1', 'lib/']]),
+    ['/lib/', '/usr/', '/usr/lib/', '/usr/lib/a 1', '/usr/lib/x 1'],
+    'in the order of the archive',
+  );
+  t.same(
+    await merged([['l -> /abs/d', 'l/x=1']]),
+    ['/abs/', '/abs/d/', '/abs/d/x 1', '/l -> /abs/d'],
+    'made in the same layer',
+  );
+  t.same(await merged([['l -> ../../..', 'l/x=1']]), ['/l -> ../../..', '/x 1'], 'never above the root');
+  t.same(await merged([['d/', 'l -> d'], ['l/../x=1']]), ['/d/', '/l -> d', '/x 1'], 'names are cleaned by the letter');
+  t.equal(await code([['a -> b', 'b -> a', 'a/x=1']]), 'PATH_LOOP');
+  t.equal(await code([['a -> b', 'b -> a'], ['a/x=1']]), 'PATH_LOOP');
+  t.same(await merged([['dangling -> no/where'], ['dangling/x=1']]), [
+    '/dangling -> no/where',
+    '/no/',
+    '/no/where/',
+    '/no/where/x 1',
+  ]);
+});
+
+t.test('hard links share an inode, within a layer and with the layers below', async (t) => {
+  t.same(await merged([['a=1', 'b => a', 'c => b']]), ['/a 1 #1', '/b 1 #1', '/c 1 #1']);
+  t.same(await merged([['a=1'], ['b => a']]), ['/a 1 #1', '/b 1 #1'], 'to a lower file');
+  t.same(await merged([['a=1'], ['b => a', 'a=22']]), ['/a 2', '/b 1'], 'which is replaced then');
+  t.same(await merged([['b => a', 'a=1']]), ['/a 1 #1', '/b 1 #1'], 'before its target');
+  t.same(await merged([['a=1', 'b => a', 'a=22']]), ['/a 2', '/b 1'], 'the old content stays in the link');
+  t.same(await merged([['a=1', 'b => a'], ['a=22']]), ['/a 2', '/b 1']);
+  t.same(await merged([['d/', 'd/a=1', 'l -> d', 'b => /l/a', 'c => ../../d/a']]), [
+    '/b 1 #1',
+    '/c 1 #1',
+    '/d/',
+    '/d/a 1 #1',
+    '/l -> d',
+  ]);
+  t.same(
+    await merged([['s -> nowhere', 'h => s']]),
+    ['/h -> nowhere #1', '/s -> nowhere #1'],
+    'to a symlink: the link itself',
+  );
+  t.same(await merged([['a=1'], ['x/y/b => a']]), ['/a 1 #1', '/x/', '/x/y/', '/x/y/b 1 #1']);
+  for (const bad of [
+    [['b => a']],
+    [['a=1'], ['.wh.a', 'b => a']],
+    [['d/', 'b => d']],
+    [['d/'], ['b => d']],
+    [['a=1', 'a => a']],
+    [['b => /']],
+  ]) {
+    t.equal(await code(bad), 'LINK_INVALID', JSON.stringify(bad));
+  }
+});
+
+t.test('metadata that would harm or cannot be is dropped or refused', async (t) => {
+  const withXattrs = [
+    paxEntry({
+      'SCHILY.xattr.user.ok': '1',
+      'SCHILY.xattr.security.capability': 'cap',
+      'SCHILY.xattr.trusted.overlay.opaque': 'y',
+      'SCHILY.xattr.user.overlay.opaque': 'y',
+      'SCHILY.xattr.security.selinux': 'label',
+    }),
+    'f=1',
+  ];
+  t.same(await merged([withXattrs]), ['/f 1 security.capability=cap user.ok=1']);
+  t.same(await merged([[paxEntry({ 'SCHILY.xattr.user.x': '1' }), 's -> t']]), ['/s -> t']);
+  t.same(
+    await merged([
+      [rawHeader({ name: 'dev', type: '3' })],
+      [rawHeader({ name: 'n', type: '4', devmajor: 7, devminor: 300 })],
+    ]),
+    ['/dev', `/n rdev ${(300 & 0xff) | (7 << 8) | ((300 & ~0xff) << 12)}`],
+    'a device 0:0 is no whiteout',
+  );
+  t.equal(await code([[rawHeader({ name: 'n', type: '3', devmajor: 4096 })]]), 'METADATA_INVALID');
+  t.equal(await code([[{ name: `d/${'n'.repeat(256)}`, content: '' }]]), 'METADATA_INVALID');
+  t.same(await merged([[{ name: 'n'.repeat(255), content: '' }]]), [`/${'n'.repeat(255)} 0`]);
+  t.equal(await code([[rawHeader({ name: 's', type: '2' })]]), 'LINK_INVALID', 'a symlink to nothing');
+  t.equal(
+    await code([[paxEntry({ linkpath: 'x'.repeat(4096) }), rawHeader({ name: 's', type: '2' })]]),
+    'LINK_INVALID',
+  );
+  t.equal(await code([[paxEntry({ path: 'a/'.repeat(9000) }), rawHeader({ name: 'f' })]]), 'LIMIT_EXCEEDED');
+});
