@@ -92,7 +92,17 @@ function known(layer: Layer, digest: Digest | undefined, store: Store): Known | 
   const { facts } = map;
   const { addressSpace } = readChunks(join(directory, 'chunks'));
   const { compression, kept } = facts;
-  const prepared = { diffId: layer.diffId, directory, mapPath, blob: layer.blob, addressSpace, compression, points: map.count, kept, cached: true };
+  const prepared = {
+    diffId: layer.diffId,
+    directory,
+    mapPath,
+    blob: layer.blob,
+    addressSpace,
+    compression,
+    points: map.count,
+    kept,
+    cached: true,
+  };
   return { prepared, facts };
 }
 
@@ -141,8 +151,9 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
       report('indexed', layer.size);
       return { ...now, prepared: { ...now.prepared, cached: false } };
     } catch (e) {
-      cancel.abort(e);
-      throw named(e, image, index);
+      // What fails first is what is reported; it makes the others stop.
+      if (!cancel.signal.aborted) cancel.abort(named(e, image, index));
+      throw e;
     }
   };
   try {
@@ -152,12 +163,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
       return job;
     });
     const settled = await Promise.allSettled(all);
-    // What failed first made the others stop.
-    if (cancel.signal.aborted) {
-      signal?.throwIfAborted();
-      const failures = settled.flatMap((s) => (s.status === 'rejected' ? [s.reason as unknown] : []));
-      throw failures.find((e) => e instanceof LaminaError) ?? failures[0];
-    }
+    cancel.signal.throwIfAborted();
     return settled.flatMap((s) => (s.status === 'fulfilled' ? [s.value] : []));
   } finally {
     signal?.removeEventListener('abort', stop);
@@ -177,7 +183,7 @@ function hashBlob(blob: BlobLocation): Digest {
   const hasher = createHasher();
   const piece = Buffer.allocUnsafe(1024 * 1024);
   try {
-    for (let at = 0; ; ) {
+    for (let at = 0; ;) {
       const n = reader.read(at, piece);
       if (n === 0) return hasher.digest();
       hasher.update(piece.subarray(0, n));
@@ -188,15 +194,23 @@ function hashBlob(blob: BlobLocation): Digest {
   }
 }
 
-function named(e: unknown, image: Image, index: number): unknown {
-  if (e instanceof Error && e.name === 'AbortError') return e;
+function named(e: unknown, image: Image, index: number): LaminaError {
   const cause = toLaminaError(e);
   const message = `Cannot use ${image.reference}: layer ${index + 1} of ${image.layers.length}: ${cause.message}`;
-  return new LaminaError(cause.code, message, { cause, hint: cause.hint, details: { ...cause.details, layer: index + 1 } });
+  return new LaminaError(cause.code, message, {
+    cause,
+    hint: cause.hint,
+    details: { ...cause.details, layer: index + 1 },
+  });
 }
 
 /** The merged tree's path; it is built when the store lacks it. */
-function mergedTree(layers: readonly Known[], store: Store, compat: Compat, onProgress: OnProgress | undefined): string {
+function mergedTree(
+  layers: readonly Known[],
+  store: Store,
+  compat: Compat,
+  onProgress: OnProgress | undefined,
+): string {
   const parts = [`lamina-tree ${TREE_FORMAT} ${compat}`, ...layers.map(({ prepared }) => prepared.diffId)];
   const path = store.treePath(sha256(Buffer.from(parts.join('\n'))).toString('hex'));
   if (existsSync(path)) {
@@ -204,7 +218,9 @@ function mergedTree(layers: readonly Known[], store: Store, compat: Compat, onPr
     return path;
   }
   onProgress?.({ type: 'tree', state: 'merging' });
-  const trees = layers.map(({ prepared }) => loadTree(new ErofsReader(readFileSync(join(prepared.directory, 'tree.erofs')))));
+  const trees = layers.map(({ prepared }) =>
+    loadTree(new ErofsReader(readFileSync(join(prepared.directory, 'tree.erofs')))),
+  );
   const devices = layers.map(({ prepared }) => prepared.addressSpace);
   const temporary = store.temporary();
   try {

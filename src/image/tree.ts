@@ -95,9 +95,10 @@ export class ImageTree {
   /** Verified bytes of a regular file; the count, short only at its end. Throws what {@link ChunkReader.read} throws. */
   readRange(nid: number, offset: number, length: number, into: Buffer, at = 0): number {
     const { reader } = this;
-    if ((reader.mode(nid) & S_IFMT) !== S_IFREG) throw new LaminaError('USAGE', 'Only regular files have contents to read');
+    if ((reader.mode(nid) & S_IFMT) !== S_IFREG)
+      throw new LaminaError('USAGE', 'Only regular files have contents to read');
     const wanted = Math.max(Math.min(length, reader.size(nid) - offset), 0);
-    for (let done = 0; done < wanted; ) {
+    for (let done = 0; done < wanted;) {
       const run = reader.mapRange(nid, offset + done);
       const n = Math.min(run.length, wanted - done);
       if (n <= 0) throw new LaminaError('EROFS_INVALID', 'The tree maps no bytes where a file has some');
@@ -112,7 +113,10 @@ export class ImageTree {
   readFile(nid: number, limit = 16 * 1024 * 1024): Buffer {
     const size = this.reader.size(nid);
     if (size > limit) {
-      throw new LaminaError('LIMIT_EXCEEDED', `The file has ${size} bytes, more than the ${limit} that are read at once`);
+      throw new LaminaError(
+        'LIMIT_EXCEEDED',
+        `The file has ${size} bytes, more than the ${limit} that are read at once`,
+      );
     }
     const bytes = Buffer.alloc(size);
     this.readRange(nid, 0, size, bytes);
@@ -127,7 +131,8 @@ export class ImageTree {
     let layer = this.#layers.get(device);
     if (layer === undefined) {
       const prepared = this.prepared.layers[device - 1];
-      if (prepared === undefined) throw new LaminaError('EROFS_INVALID', `The tree names layer ${device}, which the image lacks`);
+      if (prepared === undefined)
+        throw new LaminaError('EROFS_INVALID', `The tree names layer ${device}, which the image lacks`);
       const { directory, mapPath, blob } = prepared;
       layer = ChunkReader.open({ id: device, directory, mapPath, blob, verify: 'first-read', memory: this.#memory });
       this.#layers.set(device, layer);
@@ -138,5 +143,8 @@ export class ImageTree {
 
 /** The parts of a path, last first; ".." stays: the tree's own entries answer it, after symlinks. */
 function parts(path: string): string[] {
-  return path.split('/').filter((part) => part !== '' && part !== DOT).reverse();
+  return path
+    .split('/')
+    .filter((part) => part !== '' && part !== DOT)
+    .reverse();
 }

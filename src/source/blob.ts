@@ -1,8 +1,8 @@
 /**
  * Where the bytes of a blob are: plain data that survives a thread, a socket and a restart, and the reader made from it.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { LaminaError, toLaminaError } from '../errors.js';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 
 /** A run of bytes of a local file: a blob of a layout (offset 0) or a member of an uncompressed archive. */
 export interface BlobLocation {
@@ -23,17 +23,28 @@ export interface RandomAccessBlob {
   close(): void;
 }
 
-/** Throws BLOB_MISSING where the file is gone or shorter than the location says. */
+/**
+ * Throws BLOB_MISSING where the file is gone or shorter than the location says, PERMISSION_DENIED, IO. A FIFO that has
+ * taken the file's place does not block.
+ */
 export function openBlob(location: BlobLocation): RandomAccessBlob {
   let fd: number;
   try {
-    fd = openSync(location.path, 'r');
+    fd = openSync(location.path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (e) {
-    throw new LaminaError('BLOB_MISSING', `Cannot open ${location.path}`, { cause: e, details: { path: location.path } });
+    const errno = errnoOf(e);
+    if (errno !== 'ENOENT' && errno !== 'ENOTDIR') throw toLaminaError(e, `Cannot open ${location.path}`);
+    throw new LaminaError('BLOB_MISSING', `Cannot open ${location.path}`, {
+      cause: e,
+      details: { path: location.path },
+    });
   }
-  if (fstatSync(fd).size < location.offset + location.size) {
+  const stats = fstatSync(fd);
+  if (!stats.isFile() || stats.size < location.offset + location.size) {
     closeSync(fd);
-    throw new LaminaError('BLOB_MISSING', `${location.path} is shorter than it was`, { details: { path: location.path } });
+    throw new LaminaError('BLOB_MISSING', `${location.path} is shorter than it was`, {
+      details: { path: location.path },
+    });
   }
   return {
     size: location.size,

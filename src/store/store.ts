@@ -43,7 +43,8 @@ export class Store {
   static open(path: string): Store {
     const store = new Store(path);
     try {
-      for (const dir of ['layers', 'maps', 'images', 'tmp']) mkdirSync(join(path, dir), { recursive: true, mode: 0o700 });
+      for (const dir of ['layers', 'maps', 'images', 'tmp'])
+        mkdirSync(join(path, dir), { recursive: true, mode: 0o700 });
       store.#clearTemporaries();
     } catch (e) {
       throw toLaminaError(e, `Cannot use the store ${path}`);
@@ -100,7 +101,7 @@ const PARTS_MAX = 512;
 function writeParts(fd: number, parts: readonly Uint8Array[]): void {
   for (let i = 0; i < parts.length; i += PARTS_MAX) {
     let rest = parts.slice(i, i + PARTS_MAX);
-    for (let left = rest.reduce((n, p) => n + p.length, 0); left > 0; ) {
+    for (let left = rest.reduce((n, p) => n + p.length, 0); left > 0;) {
       let written = writevSync(fd, rest);
       left -= written;
       let whole = 0;

@@ -17,6 +17,8 @@ export class Notes {
 
   /** In the order of first appearance: `what: "name" (3 times)`. */
   list(): string[] {
-    return [...this.#seen].map(([what, { first, count }]) => `${what}: ${first}${count > 1 ? ` (${count} times)` : ''}`);
+    return [...this.#seen].map(
+      ([what, { first, count }]) => `${what}: ${first}${count > 1 ? ` (${count} times)` : ''}`,
+    );
   }
 }

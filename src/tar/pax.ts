@@ -48,7 +48,7 @@ export class PaxRecords {
    */
   constructor(body: Buffer, offset: number) {
     const sparse: string[] = [];
-    for (let at = 0; at < body.length; ) {
+    for (let at = 0; at < body.length;) {
       const end = recordEnd(body, at);
       const space = body.indexOf(SPACE, at);
       const equals = end < 0 ? -1 : body.indexOf(EQUALS, space);

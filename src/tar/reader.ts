@@ -129,9 +129,13 @@ export class TarReader {
     // The padding behind the last body may be missing.
     const metaComplete = this.#expected.kind === 'meta' && this.#finishShortMeta();
     if ((inBlock && !metaComplete) || this.#skip > this.#padding || this.#expected.kind !== 'header') {
-      throw new LaminaError('TAR_TRUNCATED', `The tar archive ends in the middle of an entry, at byte ${this.#position}`, {
-        details: { offset: this.#position },
-      });
+      throw new LaminaError(
+        'TAR_TRUNCATED',
+        `The tar archive ends in the middle of an entry, at byte ${this.#position}`,
+        {
+          details: { offset: this.#position },
+        },
+      );
     }
     this.#leftover();
   }
@@ -188,7 +192,9 @@ export class TarReader {
       return;
     }
     if (this.#zeroBlocks > 0) {
-      throw new LaminaError('TAR_INVALID', `There is a header after a zero block, at byte ${offset}`, { details: { offset } });
+      throw new LaminaError('TAR_INVALID', `There is a header after a zero block, at byte ${offset}`, {
+        details: { offset },
+      });
     }
     const header = parseHeader(bytes, at, offset);
     const flag = String.fromCharCode(header.flag);
@@ -212,9 +218,13 @@ export class TarReader {
   #expectMeta(flag: string, size: number, offset: number): void {
     const length = checkedSize(size, offset);
     if (length > META_LIMIT) {
-      throw new LaminaError('LIMIT_EXCEEDED', `The extended header at byte ${offset} is larger than ${META_LIMIT} bytes`, {
-        details: { offset, size: length },
-      });
+      throw new LaminaError(
+        'LIMIT_EXCEEDED',
+        `The extended header at byte ${offset} is larger than ${META_LIMIT} bytes`,
+        {
+          details: { offset, size: length },
+        },
+      );
     }
     if (length === 0) this.#meta(flag, Buffer.alloc(0), offset);
     else this.#expected = { kind: 'meta', flag, body: Buffer.alloc(length), filled: 0, offset };
@@ -241,14 +251,22 @@ export class TarReader {
     const flag = rawFlag === '\0' || rawFlag === '0' ? (name.endsWith('/') && size === 0 ? '5' : '0') : rawFlag;
     const type = types[flag];
     if (type === undefined) {
-      throw new LaminaError('TAR_UNSUPPORTED', `Cannot read the tar entry at byte ${offset}: its type is ${JSON.stringify(flag)}`, {
-        details: { offset },
-      });
+      throw new LaminaError(
+        'TAR_UNSUPPORTED',
+        `Cannot read the tar entry at byte ${offset}: its type is ${JSON.stringify(flag)}`,
+        {
+          details: { offset },
+        },
+      );
     }
     if (records?.has('SUN.holesdata') === true) {
-      throw new LaminaError('SPARSE_INVALID', `Cannot read the sparse file at byte ${offset}: SUN.holesdata is not supported`, {
-        details: { offset },
-      });
+      throw new LaminaError(
+        'SPARSE_INVALID',
+        `Cannot read the sparse file at byte ${offset}: SUN.holesdata is not supported`,
+        {
+          details: { offset },
+        },
+      );
     }
     const pending = { header, records, name, linkName, stored: size, offset };
 
@@ -271,7 +289,8 @@ export class TarReader {
         map: [],
       };
       if (sparse === '0.x') this.#sparse(file, parsePaxMap(records, offset), size);
-      else this.#expected = { kind: 'map', file, reader: new MapReader(SEGMENTS_MAX - this.#segments, offset), used: 0 };
+      else
+        this.#expected = { kind: 'map', file, reader: new MapReader(SEGMENTS_MAX - this.#segments, offset), used: 0 };
       return;
     }
     const isFile = type === 'file';
@@ -332,9 +351,13 @@ const NO_XATTRS: ReadonlyMap<string, Buffer> = new Map();
 
 function checkedSize(size: number, offset: number): number {
   if (Number.isSafeInteger(size) && size >= 0) return size;
-  throw new LaminaError('TAR_INVALID', `Cannot read the tar header at byte ${offset}: its size is negative or too large`, {
-    details: { offset },
-  });
+  throw new LaminaError(
+    'TAR_INVALID',
+    `Cannot read the tar header at byte ${offset}: its size is negative or too large`,
+    {
+      details: { offset },
+    },
+  );
 }
 
 function checkedId(id: number, what: string, name: string, offset: number): number {
@@ -345,7 +368,11 @@ function checkedId(id: number, what: string, name: string, offset: number): numb
 }
 
 function invalidMap(offset: number): LaminaError {
-  return new LaminaError('SPARSE_INVALID', `Cannot read the sparse file at byte ${offset}: its map is longer than its data`, {
-    details: { offset },
-  });
+  return new LaminaError(
+    'SPARSE_INVALID',
+    `Cannot read the sparse file at byte ${offset}: its map is longer than its data`,
+    {
+      details: { offset },
+    },
+  );
 }

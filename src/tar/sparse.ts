@@ -105,7 +105,13 @@ export class MapReader {
  * are the `stored` bytes that the archive has at `position`, one after the other without padding. Empty segments
  * carry nothing. Throws SPARSE_INVALID.
  */
-export function sparseRuns(map: readonly number[], size: number, stored: number, position: number, offset: number): DataRun[] {
+export function sparseRuns(
+  map: readonly number[],
+  size: number,
+  stored: number,
+  position: number,
+  offset: number,
+): DataRun[] {
   const runs: DataRun[] = [];
   let end = 0;
   let used = 0;
@@ -118,7 +124,8 @@ export function sparseRuns(map: readonly number[], size: number, stored: number,
     if (length > 0) runs.push({ offset: start, length, position: position + used });
     used += length;
   }
-  if (used !== stored) throw invalid(offset, `its segments do not add up (wanted ${stored} bytes of data, got ${used})`);
+  if (used !== stored)
+    throw invalid(offset, `its segments do not add up (wanted ${stored} bytes of data, got ${used})`);
   return runs;
 }
 
@@ -129,11 +136,17 @@ export function checked(number: number, offset: number): number {
 }
 
 export function invalid(offset: number, why: string): LaminaError {
-  return new LaminaError('SPARSE_INVALID', `Cannot read the sparse file at byte ${offset}: ${why}`, { details: { offset } });
+  return new LaminaError('SPARSE_INVALID', `Cannot read the sparse file at byte ${offset}: ${why}`, {
+    details: { offset },
+  });
 }
 
 export function tooManySegments(offset: number): LaminaError {
-  return new LaminaError('LIMIT_EXCEEDED', `Cannot read the sparse file at byte ${offset}: too many segments in this archive`, {
-    details: { offset },
-  });
+  return new LaminaError(
+    'LIMIT_EXCEEDED',
+    `Cannot read the sparse file at byte ${offset}: too many segments in this archive`,
+    {
+      details: { offset },
+    },
+  );
 }

@@ -204,7 +204,11 @@ function adopt(inode: Inode, device: number): void {
 
 function missingTarget({ name, inode }: Place): LaminaError {
   const target = inode.xattrs?.get(marker.link)?.toString('latin1') ?? '';
-  return new LaminaError('LINK_INVALID', `The hard link ${printable(name)} names ${printable(target)}, which is no file of the image`, {
-    details: { target: target.slice(0, 200) },
-  });
+  return new LaminaError(
+    'LINK_INVALID',
+    `The hard link ${printable(name)} names ${printable(target)}, which is no file of the image`,
+    {
+      details: { target: target.slice(0, 200) },
+    },
+  );
 }

@@ -1,0 +1,55 @@
+/**
+ * From a reference to an image: where its documents and layers are, which image is meant, and that everything but the
+ * layers' own bytes is what its digest says.
+ *
+ *     reference  oci:DIR, oci-archive:FILE, docker-archive:FILE, or a path
+ *     files      a directory, or an archive's members where they are
+ *     layout     index.json and blobs;  docker-archive  manifest.json
+ *     select     by name, digest and platform
+ *
+ * Documents are hashed as raw bytes, then parsed, then validated. Layers are hashed by who indexes them.
+ */
+import { LaminaError, toLaminaError } from '../errors.js';
+import { hostPlatform, type Platform } from '../oci/platform.js';
+import { Archive } from './archive.js';
+import { dockerImage } from './docker-archive.js';
+import { openDirectory } from './files.js';
+import type { Image } from './image.js';
+import { Layout } from './layout.js';
+import { ociImage } from './oci-image.js';
+import type { Reference } from './reference.js';
+import { selectManifest } from './select.js';
+
+export interface ResolveOptions {
+  /** This machine's when it is omitted. */
+  readonly platform?: Platform | undefined;
+}
+
+/**
+ * Throws IMAGE_NOT_FOUND, TAG_NOT_FOUND, PLATFORM_NOT_FOUND, IMAGE_AMBIGUOUS, NOT_AN_IMAGE, LAYOUT_INVALID,
+ * ARCHIVE_INVALID, MANIFEST_INVALID, CONFIG_INVALID, BLOB_*, DIGEST_*, LIMIT_EXCEEDED, PERMISSION_DENIED, IO.
+ */
+export async function resolveImage(reference: Reference, options: ResolveOptions = {}): Promise<Image> {
+  return Promise.resolve(resolveFrom(reference, options.platform ?? hostPlatform()));
+}
+
+function resolveFrom(reference: Reference, platform: Platform): Image {
+  try {
+    if (reference.kind === 'docker-archive') {
+      const { text, tag, index, path } = reference;
+      return dockerImage(Archive.open(path), { reference: text, tag, index, platform });
+    }
+    const files = reference.kind === 'oci' ? openDirectory(reference.path) : Archive.open(reference.path);
+    const layout = Layout.open(files);
+    const { descriptor, platform: said, warnings } = selectManifest(layout, { ...reference, platform });
+    return ociImage(layout, descriptor, {
+      reference: reference.text,
+      platform: said,
+      wanted: platform,
+      warnings: [...(files instanceof Archive ? files.warnings : []), ...layout.warnings, ...warnings],
+    });
+  } catch (e) {
+    const { code, message, hint, details } = toLaminaError(e);
+    throw new LaminaError(code, `Cannot open ${reference.text}: ${message}`, { hint, details, cause: e });
+  }
+}

@@ -1,0 +1,90 @@
+/** An image of a layout: its manifest, config and layers. */
+import { parseDigest } from '../digest/index.js';
+import { LaminaError } from '../errors.js';
+import { parseConfig, type ImageConfig } from '../oci/config.js';
+import type { Descriptor } from '../oci/descriptor.js';
+import { CONFIG_LIMIT, MANIFEST_LIMIT } from '../oci/json.js';
+import { parseManifest, type Manifest } from '../oci/manifest.js';
+import { formatPlatform, normalizePlatform, type Platform } from '../oci/platform.js';
+import type { Image, Layer } from './image.js';
+import type { Layout } from './layout.js';
+
+/** The manifest that `descriptor` points at, verified and parsed. */
+export function readManifest(layout: Layout, descriptor: Descriptor): Manifest {
+  const bytes = layout.read(descriptor, `the manifest ${descriptor.digest}`, MANIFEST_LIMIT);
+  return parseManifest(bytes, descriptor.mediaType);
+}
+
+export interface Expected {
+  /** The reference in its full form. */
+  readonly reference: string;
+  /** What the index says. */
+  readonly platform: Platform | undefined;
+  /** What was asked for. */
+  readonly wanted: Platform;
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Throws what {@link Layout.read}, {@link Layout.locate}, {@link parseManifest} and {@link parseConfig} throw, and
+ * CONFIG_INVALID where manifest and config do not agree.
+ */
+export function ociImage(layout: Layout, descriptor: Descriptor, expected: Expected): Image {
+  const manifest = readManifest(layout, descriptor);
+  const configBytes = layout.read(manifest.config, `the config ${manifest.config.digest}`, CONFIG_LIMIT);
+  const config = parseConfig(configBytes);
+  checkCount(config, manifest.layers.length);
+  const layers = manifest.layers.map((layer, i): Layer => {
+    const what = `layer ${i + 1} of ${manifest.layers.length}, ${layer.digest},`;
+    return {
+      diffId: config.diffIds[i]!,
+      digest: parseDigest(layer.digest),
+      size: layer.size,
+      mediaType: layer.mediaType,
+      blob: layout.locate(layer, what),
+    };
+  });
+  return {
+    reference: expected.reference,
+    manifestDigest: parseDigest(descriptor.digest),
+    configDigest: parseDigest(manifest.config.digest),
+    platform: configPlatform(config),
+    config,
+    configBytes,
+    layers,
+    annotations: manifest.annotations,
+    warnings: [...expected.warnings, ...platformWarnings(config, expected)],
+  };
+}
+
+/** Throws CONFIG_INVALID. */
+export function checkCount({ diffIds }: ImageConfig, layers: number): void {
+  if (diffIds.length === layers) return;
+  throw new LaminaError(
+    'CONFIG_INVALID',
+    `the config has ${diffIds.length} diffIDs, but the image has ${layers} layers`,
+    {
+      details: { diffIds: diffIds.length, layers },
+    },
+  );
+}
+
+export function configPlatform({ os, architecture, variant }: ImageConfig): Platform {
+  return normalizePlatform({ os, architecture, ...(variant === undefined ? {} : { variant }) });
+}
+
+/** Whether the config's OS and architecture are another than those of the index, or else than those asked for. */
+export function platformWarnings(
+  config: ImageConfig,
+  { platform, wanted }: Pick<Expected, 'platform' | 'wanted'>,
+): string[] {
+  const own = configPlatform(config);
+  const other = platform ?? wanted;
+  if (own.os === other.os && own.architecture === other.architecture) return [];
+  const says = `the config says that the image is for ${formatPlatform(own)}`;
+  return [
+    platform === undefined
+      ? `${says}; wanted is ${formatPlatform(wanted)}`
+      : `${says}, its index ${formatPlatform(platform)}`,
+  ];
+}

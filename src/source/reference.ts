@@ -1,0 +1,173 @@
+/**
+ * References as users write them: `oci:DIR[:TAG|@DIGEST]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF|:@N]`, or a
+ * path, whose kind is found by looking at it. Names and tags may have colons, and so may paths: the longest path that
+ * exists is meant.
+ */
+import { existsSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { parseDigest, type Digest } from '../digest/index.js';
+import { LaminaError, toLaminaError } from '../errors.js';
+import { fullName } from '../oci/name.js';
+import { Archive } from './archive.js';
+import { DirectoryFiles, isDirectory } from './files.js';
+
+export type ReferenceKind = 'oci' | 'oci-archive' | 'docker-archive';
+
+export interface Reference {
+  readonly kind: ReferenceKind;
+  /** Absolute. */
+  readonly path: string;
+  /** The name in a layout, or one of the names in a docker-archive. */
+  readonly tag?: string | undefined;
+  readonly digest?: Digest | undefined;
+  /** The place in a docker-archive, from 0. */
+  readonly index?: number | undefined;
+  /** In full, with the absolute path: "oci:/srv/app.oci:latest". */
+  readonly text: string;
+}
+
+const LENGTH_MAX = 8192;
+
+const KIND = /^(oci-archive|docker-archive|oci):/;
+/** What skopeo and podman can name besides. */
+const OTHER_TRANSPORT = /^(containers-storage|dir|docker-daemon|ostree|sif|tarball|https?):/;
+
+/**
+ * `cwd` is what relative paths start from. The path of a reference with a prefix need not exist. Throws REFERENCE_INVALID,
+ * DIGEST_UNSUPPORTED, DIGEST_INVALID; for a path without a prefix also IMAGE_NOT_FOUND, NOT_AN_IMAGE and what
+ * {@link Archive.open} throws.
+ */
+export function parseReference(text: string, cwd: string): Reference {
+  if (text === '' || text.length > LENGTH_MAX || /\p{Cc}/u.test(text)) {
+    throw invalid(text, 'it is empty, too long or has control characters', GRAMMAR);
+  }
+  const [prefix = '', kind] = KIND.exec(text) ?? [];
+  if (kind !== undefined) return withPrefix(kind as ReferenceKind, text.slice(prefix.length), text, cwd);
+  if (text.startsWith('docker://')) throw registry(text, text.slice('docker://'.length), '');
+  const found = longestPath(text, cwd);
+  if (found !== undefined) return withoutPrefix(found, text, cwd);
+  if (/^[/.]/.test(text)) {
+    throw new LaminaError('IMAGE_NOT_FOUND', `Cannot open ${text}: there is no such file or directory`, {
+      details: { path: resolve(cwd, text) },
+    });
+  }
+  if (text.startsWith('aci:')) {
+    throw invalid(text, 'this version does not read appc images', 'Convert it to an OCI image, then use oci:DIR:TAG.');
+  }
+  const [, transport] = OTHER_TRANSPORT.exec(text) ?? [];
+  if (transport !== undefined) {
+    const hint = `Copy it first: skopeo copy ${text} oci:DIR:TAG, then use oci:DIR:TAG.`;
+    throw invalid(text, `images of ${transport}: are not read`, hint);
+  }
+  throw registry(text, text, 'there is no such path, and ');
+}
+
+/** A path, and what follows it: "", or from the ":" or "@" on. */
+interface Split {
+  readonly path: string;
+  readonly suffix: string;
+}
+
+function withPrefix(kind: ReferenceKind, rest: string, text: string, cwd: string): Reference {
+  const existing = longestPath(rest, cwd);
+  if (existing !== undefined) return reference(kind, existing, text, cwd);
+  // Nothing is there; it is read as it would be if the shortest path were.
+  const split = splits(rest)
+    .reverse()
+    .find(({ suffix }) => parseSuffix(kind, suffix) !== undefined);
+  return reference(kind, split ?? { path: rest, suffix: '' }, text, cwd);
+}
+
+function withoutPrefix(split: Split, text: string, cwd: string): Reference {
+  return reference(sniff(resolve(cwd, split.path), text), split, text, cwd);
+}
+
+/** Every way to cut the text in two, the longest path first. */
+function splits(rest: string): Split[] {
+  const all: Split[] = [{ path: rest, suffix: '' }];
+  for (let i = rest.length - 1; i > 0; i--) {
+    if (rest[i] === ':' || rest[i] === '@') all.push({ path: rest.slice(0, i), suffix: rest.slice(i) });
+  }
+  return all;
+}
+
+function longestPath(rest: string, cwd: string): Split | undefined {
+  return splits(rest).find(({ path }) => path !== '' && existsSync(resolve(cwd, path)));
+}
+
+function reference(kind: ReferenceKind, { path, suffix }: Split, text: string, cwd: string): Reference {
+  if (path === '') throw invalid(text, 'it names no path', GRAMMAR);
+  const parts = parseSuffix(kind, suffix);
+  if (parts === undefined) {
+    const what = kind === 'docker-archive' ? ':REF or :@N' : ':TAG or @DIGEST';
+    throw invalid(text, `${JSON.stringify(suffix.slice(0, 200))} after the path ${path} is not ${what}`, GRAMMAR);
+  }
+  const absolute = resolve(cwd, path);
+  return { kind, path: absolute, ...parts, text: `${kind}:${absolute}${suffix}` };
+}
+
+type Parts = Pick<Reference, 'tag' | 'digest' | 'index'>;
+
+/** Undefined when `suffix` is nothing that may follow the path. */
+function parseSuffix(kind: ReferenceKind, suffix: string): Parts | undefined {
+  if (suffix === '') return {};
+  const [, tag, digest] = /^(?::(.+?))?(?:@([a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}))?$/.exec(suffix) ?? [];
+  if (kind === 'docker-archive') {
+    const [, index] = /^:@(\d{1,6})$/.exec(suffix) ?? [];
+    if (index !== undefined) return { index: Number(index) };
+    return tag === undefined || tag.startsWith('@') || digest !== undefined ? undefined : { tag };
+  }
+  if (tag === undefined && digest === undefined) return undefined;
+  return { ...(tag === undefined ? {} : { tag }), ...(digest === undefined ? {} : { digest: parseDigest(digest) }) };
+}
+
+/** What is at `path`. Throws NOT_AN_IMAGE and what {@link Archive.open} and {@link DirectoryFiles.find} throw. */
+function sniff(path: string, text: string): ReferenceKind {
+  try {
+    return isDirectory(path) ? sniffDirectory(new DirectoryFiles(path)) : sniffArchive(Archive.open(path));
+  } catch (e) {
+    const { code, message, hint, details } = toLaminaError(e);
+    throw new LaminaError(code, `Cannot open ${text}: ${message}`, { hint, details, cause: e });
+  }
+}
+
+function sniffDirectory(files: DirectoryFiles): ReferenceKind {
+  if (files.find('oci-layout') !== undefined || files.find('index.json') !== undefined) return 'oci';
+  const { path } = files;
+  throw new LaminaError('NOT_AN_IMAGE', `${path} is a directory, but no image layout (it has no oci-layout)`, {
+    hint: 'Give the directory that has oci-layout, index.json and blobs in it.',
+    details: { path },
+  });
+}
+
+function sniffArchive(archive: Archive): ReferenceKind {
+  if (archive.has('oci-layout') || archive.has('index.json')) return 'oci-archive';
+  if (archive.has('manifest.json')) return 'docker-archive';
+  const { path } = archive;
+  const what = archive.has('manifest')
+    ? 'an appc image (ACI), which this version does not read'
+    : 'a tar, but not of an image';
+  throw new LaminaError('NOT_AN_IMAGE', `${path} is ${what}`, {
+    hint: 'An image archive has an index.json (OCI) or a manifest.json (docker save).',
+    details: { path },
+  });
+}
+
+const GRAMMAR = 'An image is oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:REF|:@N], or a path.';
+
+function invalid(text: string, why: string, hint: string): LaminaError {
+  return new LaminaError('REFERENCE_INVALID', `Cannot use ${JSON.stringify(text.slice(0, 200))} as an image: ${why}`, {
+    hint,
+  });
+}
+
+function registry(text: string, name: string, also: string): LaminaError {
+  const full = fullName(name);
+  if (full === undefined) return invalid(text, 'it is neither a path that exists nor the name of an image', GRAMMAR);
+  const tag = /:([^/:@]+)$/.exec(full)?.[1] ?? 'latest';
+  return invalid(
+    text,
+    `${also}this version does not read images from registries (${full})`,
+    `Copy it first: skopeo copy docker://${full} oci:DIR:${full.includes('@') ? 'latest' : tag}, then use oci:DIR:TAG.`,
+  );
+}
