@@ -63,6 +63,7 @@ export const exitCodes = {
   USER_UNKNOWN: 1,
   NO_COMMAND: 1,
   RUNTIME_MISSING: 1,
+  RUNTIME_FAILED: 1,
   DISK_FULL: 1,
   IO: 1,
   INTERNAL: 1,
@@ -130,7 +131,10 @@ export function toLaminaError(e: unknown, doing?: string): LaminaError {
   switch (errnoOf(e)) {
     case 'ENOSPC':
     case 'EDQUOT':
-      return new LaminaError('DISK_FULL', message, { cause: e, hint: 'Free space where the store is, or choose another with --store.' });
+      return new LaminaError('DISK_FULL', message, {
+        cause: e,
+        hint: 'Free space where the store is, or choose another with --store.',
+      });
     case 'EACCES':
     case 'EPERM':
       return new LaminaError('PERMISSION_DENIED', message, { cause: e });

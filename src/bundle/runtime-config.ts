@@ -37,6 +37,8 @@ export interface RuntimeOptions {
   readonly terminal: boolean;
   /** Takes the place of the image's Cmd, behind its Entrypoint; an empty list does not. */
   readonly args?: readonly string[] | undefined;
+  /** What to run when the image names no command and `args` neither; without it that is an error. */
+  readonly fallback?: readonly string[] | undefined;
   /** `NAME=VALUE`, over the image's. */
   readonly env?: readonly string[] | undefined;
   readonly volumes?: readonly BindVolume[] | undefined;
@@ -64,6 +66,10 @@ export function runtimeConfig(image: ImageConfig, files: RootfsFiles, options: R
   const warnings: string[] = [];
   const { home, ...user } = resolveUser(options.user ?? image.user, files);
   const args = [...image.entrypoint, ...(options.args?.length ? options.args : image.cmd)];
+  if (args.length === 0 && options.fallback !== undefined) {
+    args.push(...options.fallback);
+    warnings.push(`The image names no command (Entrypoint, Cmd) and none was given: it will run ${shown(args)}`);
+  }
   if (args.length === 0) {
     throw new LaminaError(
       'NO_COMMAND',

@@ -22,9 +22,13 @@ export function parseDigest(text: string): Digest {
   }
   const algorithm = algorithmOf(text);
   if (!(algorithm in HEX_LENGTH)) {
-    throw new LaminaError('DIGEST_UNSUPPORTED', `Cannot verify digests of algorithm ${algorithm}: ${text.slice(0, 100)}`, {
-      hint: 'Lamina verifies sha256, sha512 and blake3, and serves nothing that it cannot verify.',
-    });
+    throw new LaminaError(
+      'DIGEST_UNSUPPORTED',
+      `Cannot verify digests of algorithm ${algorithm}: ${text.slice(0, 100)}`,
+      {
+        hint: 'Lamina verifies sha256, sha512 and blake3, and serves nothing that it cannot verify.',
+      },
+    );
   }
   const hex = text.slice(algorithm.length + 1);
   if (hex.length !== HEX_LENGTH[algorithm as Algorithm] || !/^[0-9a-f]+$/.test(hex)) {

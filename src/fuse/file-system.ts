@@ -36,7 +36,14 @@ export interface StatFs {
 }
 
 /** Called for each directory entry; false stops. The name is `bytes[start, end)`. `next` continues after this entry. */
-export type Visit = (node: number, fileType: number, bytes: Uint8Array, start: number, end: number, next: number) => boolean;
+export type Visit = (
+  node: number,
+  fileType: number,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  next: number,
+) => boolean;
 
 /** {@link FileSystem.read}'s answer where the bytes are not at hand: somebody who may wait must do the read. */
 export const MISS = -1;

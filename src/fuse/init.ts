@@ -68,7 +68,10 @@ export function negotiate(
   body.writeUInt32LE(PROTOCOL_MINOR, 4);
   if (major > PROTOCOL_MAJOR) return { negotiated: undefined, length: OUT_HEADER + INIT_OUT_SIZE };
   if (major < PROTOCOL_MAJOR || minor < MINOR_OLDEST) {
-    throw new LaminaError('FUSE_PROTOCOL', `Cannot serve FUSE protocol ${major}.${minor}: 7.${MINOR_OLDEST} is the oldest`);
+    throw new LaminaError(
+      'FUSE_PROTOCOL',
+      `Cannot serve FUSE protocol ${major}.${minor}: 7.${MINOR_OLDEST} is the oldest`,
+    );
   }
   const offered = request.readUInt32LE(IN_HEADER + 12) & ~(limits.withoutFlags ?? 0);
   const extended = (offered & initFlag.INIT_EXT) !== 0 && request.length >= IN_HEADER + 20;

@@ -247,7 +247,14 @@ export class Session {
   }
 
   /** fuse_dirent: ino 0, off 8 (of the next entry), namelen 16, type 20, name 24, padded to 8. */
-  readonly #visit = (node: number, type: number, bytes: Uint8Array, start: number, end: number, next: number): boolean => {
+  readonly #visit = (
+    node: number,
+    type: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    next: number,
+  ): boolean => {
     const size = (DIRENT_SIZE + end - start + 7) & ~7;
     if (this.#at + size > this.#limit) return false;
     this.#putDirent(node, type, bytes, start, end, next, this.#at, size);
@@ -256,7 +263,14 @@ export class Session {
   };
 
   /** fuse_direntplus: an entry, then a dirent. "." and ".." carry no entry (node id 0: fuse_direntplus_link). */
-  readonly #visitPlus = (node: number, type: number, bytes: Uint8Array, start: number, end: number, next: number): boolean => {
+  readonly #visitPlus = (
+    node: number,
+    type: number,
+    bytes: Uint8Array,
+    start: number,
+    end: number,
+    next: number,
+  ): boolean => {
     const size = (DIRENT_SIZE + end - start + 7) & ~7;
     if (this.#at + ENTRY_OUT_SIZE + size > this.#limit) return false;
     const dots = bytes[start] === 0x2e && (end - start === 1 || (end - start === 2 && bytes[start + 1] === 0x2e));

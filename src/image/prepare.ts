@@ -43,8 +43,8 @@ export interface PreparedImage {
   /** The merged tree: an EROFS image whose device N is layer N, base 1. */
   readonly treePath: string;
   readonly layers: readonly PreparedLayer[];
-  /** What was odd but not wrong, for stderr. */
-  readonly warnings: readonly string[];
+  /** What was odd but not wrong in the layers that were indexed now; of the others it has been said before. */
+  readonly notes: readonly string[];
 }
 
 export interface PrepareOptions {
@@ -67,8 +67,10 @@ export async function prepareImage(image: Image, options: PrepareOptions): Promi
   const layers = await prepareLayers(image, options);
   signal?.throwIfAborted();
   const treePath = mergedTree(layers, store, compat, onProgress);
-  const notes = layers.flatMap(({ facts }, i) => facts.notes.map((note) => `layer ${i + 1}: ${note}`));
-  return { image, treePath, layers: layers.map(({ prepared }) => prepared), warnings: [...image.warnings, ...notes] };
+  const notes = layers.flatMap(({ facts, prepared }, i) =>
+    prepared.cached ? [] : facts.notes.map((note) => `layer ${i + 1}: ${note}`),
+  );
+  return { image, treePath, layers: layers.map(({ prepared }) => prepared), notes };
 }
 
 /** What the store has of a layer; undefined where it has to be indexed. Throws STORE_CORRUPT. */

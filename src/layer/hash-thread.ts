@@ -1,6 +1,5 @@
 /** The inflating thread's side of {@link Ring}: the same calls as hashing in place, done by another thread. */
 import { MessageChannel, Worker, receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
-import type { Digest } from '../digest/index.js';
 import type { RestartPoint } from '../compress/types.js';
 import { LaminaError } from '../errors.js';
 import type { HashResult, PassSink } from './hasher.js';
@@ -64,8 +63,8 @@ export class HashThread implements PassSink {
     const result = receiveMessageOnPort(this.#port)?.message as PassEnd | undefined;
     if (result === undefined) throw new LaminaError('INTERNAL', 'The hashing thread gave no result');
     return {
-      blob: result.blob as Digest,
-      diffId: result.diffId as Digest,
+      blob: result.blob,
+      diffId: result.diffId,
       chunks: Buffer.from(result.chunks.buffer, result.chunks.byteOffset, result.chunks.byteLength),
       points: result.points.map((p) => ({ ...p, packed: Buffer.from(p.packed) })),
     };

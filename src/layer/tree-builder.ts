@@ -8,7 +8,8 @@ import { LaminaError } from '../errors.js';
 import { cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { EntryType, TarEntry } from '../tar/entry.js';
-import { Notes, printable } from '../tar/notes.js';
+import type { Notes } from '../tar/notes.js';
+import { printable } from '../tar/notes.js';
 import { Appendix } from './extents.js';
 import { keptXattrs } from './xattr-policy.js';
 

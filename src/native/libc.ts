@@ -101,11 +101,7 @@ function check(syscall: string, result: unknown, about?: string): number {
 
 /** mount(2) flags (linux/mount.h). */
 export const MS_RDONLY = 1;
-export const MS_NOSUID = 2;
-export const MS_NODEV = 4;
 export const MS_NOATIME = 1024;
-export const MS_BIND = 4096;
-export const MS_PRIVATE = 1 << 18;
 /** umount2(2) flags. */
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
@@ -192,8 +188,6 @@ function contextLog(context: number): string {
 
 /** Attributes of fsmount(2) (linux/mount.h). */
 export const MOUNT_ATTR_RDONLY = 1;
-export const MOUNT_ATTR_NOSUID = 2;
-export const MOUNT_ATTR_NODEV = 4;
 export const MOUNT_ATTR_NOATIME = 0x10;
 
 /** A read-only shared mapping of a whole file. The bytes must not be used after `close`. */

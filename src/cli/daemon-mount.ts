@@ -1,0 +1,51 @@
+/** The daemon as the commands use it. */
+import { DaemonClient } from '../daemon/client.js';
+import { ensureDaemon } from '../daemon/launch.js';
+import type { MountEvent, MountRequestInput, MountStatus } from '../daemon/protocol.js';
+import { LaminaError } from '../errors.js';
+import type { Context } from './context.js';
+
+/** Mounts, with progress and warnings on stderr. Aborting `signal` undoes it. Throws what the daemon says. */
+export async function mountVisibly(
+  context: Context,
+  daemon: DaemonClient,
+  request: MountRequestInput,
+  signal: AbortSignal,
+): Promise<MountStatus> {
+  const progress = context.progress();
+  const onEvent = (event: MountEvent): void => {
+    if (event.type === 'progress') progress.onProgress(event.event);
+    else if (event.type === 'warning') context.out.warn(event.message);
+  };
+  try {
+    const mounted = await daemon.mount(request, onEvent, signal);
+    // The signal may have come with the answer.
+    if (signal.aborted) await daemon.unmount(mounted.id, { lazy: true });
+    return mounted;
+  } finally {
+    progress.end();
+  }
+}
+
+/** The running daemon, started where none runs. Its store is its own: another that the user has named is said to be ignored. */
+export async function startedDaemon(context: Context): Promise<DaemonClient> {
+  const daemon = await ensureDaemon({ run: context.run, store: context.store });
+  if (!context.storeChosen) return daemon;
+  const { store } = await daemon.status();
+  if (store !== context.store) context.out.warn(`the daemon that runs already uses the store ${store}`);
+  return daemon;
+}
+
+/** The running daemon; undefined where none runs. */
+export function findDaemon(context: Context): Promise<DaemonClient | undefined> {
+  return DaemonClient.connect(context.run);
+}
+
+/** Throws DAEMON_UNREACHABLE where none runs. */
+export async function requireDaemon(context: Context): Promise<DaemonClient> {
+  const daemon = await findDaemon(context);
+  if (daemon !== undefined) return daemon;
+  throw new LaminaError('DAEMON_UNREACHABLE', `No daemon runs with the run directory ${context.run}`, {
+    hint: 'It starts with the first mount, or with `lamina daemon start`.',
+  });
+}

@@ -1,0 +1,65 @@
+/** From the IMAGE argument to an image that can be looked into. */
+import { prepareImage, type PreparedImage } from '../image/prepare.js';
+import { ImageTree } from '../image/tree.js';
+import { parsePlatform } from '../oci/platform.js';
+import type { Image } from '../source/image.js';
+import { resolveImage } from '../source/index.js';
+import { parseReference, type Reference } from '../source/reference.js';
+import { Store } from '../store/store.js';
+import type { Context } from './context.js';
+import type { ImageOptions, TreeOptions } from './options.js';
+import { interruptible } from './signals.js';
+
+/** The reference that IMAGE means. Says on stderr what was chosen where the user did not. */
+export function referenceOf(context: Context, text: string): Reference {
+  const reference = parseReference(text, context.cwd);
+  if (!text.startsWith(`${reference.kind}:`)) context.out.note(`${text} is ${reference.text}`);
+  return reference;
+}
+
+/** Documents only: nothing of a layer is read. */
+export async function openImage(context: Context, text: string, { platform }: ImageOptions): Promise<Image> {
+  const reference = referenceOf(context, text);
+  const image = await resolveImage(reference, platform === undefined ? {} : { platform: parsePlatform(platform) });
+  for (const warning of image.warnings) context.out.warn(warning);
+  return image;
+}
+
+/** Indexes what is not indexed yet, showing progress. */
+export async function prepare(
+  context: Context,
+  image: Image,
+  options: TreeOptions & { readonly signal: AbortSignal; readonly store?: string },
+): Promise<PreparedImage> {
+  const progress = context.progress();
+  try {
+    const prepared = await prepareImage(image, {
+      store: Store.open(options.store ?? context.store),
+      compat: options.compat ?? 'spec',
+      onProgress: progress.onProgress,
+      signal: options.signal,
+    });
+    // Once: they are in the index, and `inspect` shows them again.
+    for (const note of prepared.notes) context.out.warn(note);
+    return prepared;
+  } finally {
+    progress.end();
+  }
+}
+
+/** Opens the tree of an image, hands it to `use`, and closes it. */
+export async function withTree<T>(
+  context: Context,
+  text: string,
+  options: TreeOptions,
+  use: (tree: ImageTree) => Promise<T> | T,
+): Promise<T> {
+  const image = await openImage(context, text, options);
+  const prepared = await interruptible((signal) => prepare(context, image, { ...options, signal }));
+  const tree = ImageTree.open(prepared);
+  try {
+    return await use(tree);
+  } finally {
+    tree.close();
+  }
+}

@@ -1,0 +1,38 @@
+/** Options that several commands take. */
+import { Option, type Command } from 'commander';
+
+export interface ImageOptions {
+  readonly platform?: string;
+}
+
+export interface TreeOptions extends ImageOptions {
+  readonly compat?: 'spec' | 'overlay';
+}
+
+export interface ServedTreeOptions extends TreeOptions {
+  readonly engine?: 'auto' | 'kernel' | 'fuse';
+}
+
+/** `--platform` */
+export function addImageOptions(command: Command): Command {
+  return command.option('--platform <os/arch[/variant]>', 'which of several images (default: for this machine)');
+}
+
+/** `--platform`, `--compat` */
+export function addTreeOptions(command: Command): Command {
+  const meaning = 'where a layer has files below a symlink: "spec" follows it, "overlay" replaces it';
+  return addImageOptions(command).addOption(new Option('--compat <mode>', meaning).choices(['spec', 'overlay']));
+}
+
+/** `--platform`, `--compat`, `--engine` */
+export function addServedTreeOptions(command: Command): Command {
+  const meaning = 'who serves the tree: EROFS in the kernel, or our FUSE server (default: the kernel where it can)';
+  return addTreeOptions(command).addOption(
+    new Option('--engine <engine>', meaning).choices(['auto', 'kernel', 'fuse']),
+  );
+}
+
+/** For an option that may come several times. */
+export function collect(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
+}

@@ -1,0 +1,61 @@
+/** The command line as commander sees it: every command, and the options that all of them take. */
+import { Command } from 'commander';
+import type { Cli } from './cli.js';
+import { addGlobalOptions } from './context.js';
+import { registerBundle } from './commands/bundle.js';
+import { registerCat } from './commands/cat.js';
+import { registerDaemon } from './commands/daemon.js';
+import { registerDoctor } from './commands/doctor.js';
+import { registerIndex } from './commands/index.js';
+import { registerInspect } from './commands/inspect.js';
+import { registerLs } from './commands/ls.js';
+import { registerMount } from './commands/mount.js';
+import { registerMounts } from './commands/mounts.js';
+import { registerRun } from './commands/run.js';
+import { registerStat } from './commands/stat.js';
+import { registerTree } from './commands/tree.js';
+import { registerUmount } from './commands/umount.js';
+import { registerVerify } from './commands/verify.js';
+import { registerVersion } from './commands/version.js';
+
+const groups: readonly (readonly [string, readonly ((program: Command, cli: Cli) => void)[]])[] = [
+  ['Mounting:', [registerMount, registerUmount, registerMounts]],
+  [
+    'Looking into images:',
+    [registerLs, registerCat, registerStat, registerTree, registerInspect, registerVerify, registerIndex],
+  ],
+  ['Containers:', [registerBundle, registerRun]],
+  ['This machine:', [registerDaemon, registerDoctor, registerVersion]],
+];
+
+export function createProgram(cli: Cli): Command {
+  const program = new Command('lamina')
+    .description('Mounts container images as verified, lazy file systems: no extraction, no conversion.')
+    .usage('[options] COMMAND')
+    .enablePositionalOptions()
+    .exitOverride()
+    // errors.ts prints what commander throws
+    .configureOutput({ outputError: () => undefined })
+    .configureHelp({ subcommandTerm: (command) => [command.name(), ...command.aliases()].join(', ') })
+    .addHelpText('after', IMAGE_HELP);
+  for (const [heading, registrations] of groups) {
+    program.commandsGroup(heading);
+    for (const register of registrations) register(program, cli);
+  }
+  program.helpCommand('help [command]', 'Show the help of a command.');
+  addGlobalOptions(program);
+  return program;
+}
+
+const IMAGE_HELP = `
+IMAGE is one of
+  oci:DIR[:TAG|@DIGEST]            an OCI image layout
+  oci-archive:FILE[:TAG]           the same in a tar
+  docker-archive:FILE[:REF|:@N]    what docker save writes
+  PATH                             any of these, found out
+
+Environment: LAMINA_STORE, LAMINA_RUN, LAMINA_RUNTIME, NO_COLOR;
+LAMINA_DEBUG=1 adds a stack to internal errors.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 verification failed, 4 not found,
+125 run itself failed (the container's code otherwise).`;

@@ -1,0 +1,247 @@
+/** Mounts of a running daemon: made, seen, refused, ended. */
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import {
+  setup,
+  connect,
+  dropCaches,
+  engines,
+  eventually,
+  failure,
+  issue,
+  mountsOf,
+  randomSum,
+  run,
+  sumOf,
+} from './fixture.js';
+import { makeLayout } from '../support/images.js';
+import { isRoot, skipUnless } from '../support/skip.js';
+
+t.test('mounts', async (t) => {
+  if (skipUnless(t, isRoot, 'mounting needs root')) return;
+  const shared = await setup(t);
+
+  for (const engine of engines) {
+    t.test(`${engine}: an image is mounted, listed, read and unmounted`, async (t) => {
+      const { client, daemon, directory, reference } = shared;
+      const events: string[] = [];
+      const mountpoint = await directory('mnt');
+      const mount = await client.mount({ reference, engine, mountpoint }, ({ type }) => events.push(type));
+      t.match(mount, { engine, reason: 'asked for', reference, mountpoint, layers: 2, upper: null });
+      t.match(mount.manifestDigest ?? '', /^sha256:[0-9a-f]{64}$/);
+      t.ok(events.includes('progress'));
+      t.equal(await issue(mount), 'changed\n');
+      t.equal(await sumOf(join(mountpoint, 'random')), randomSum);
+      t.match((await stat(mountpoint)).mode & 0o777, 0o755);
+
+      const again = await client.mount({ reference, engine });
+      t.equal(again.mountpoint, join(daemon.run, 'mnt', again.id), 'a mountpoint of its own making');
+      t.equal(await sumOf(join(again.mountpoint, 'random')), randomSum);
+      const status = await client.status();
+      t.match(status, {
+        supervisorPid: daemon.supervisorPid,
+        restarts: 0,
+        supervised: true,
+        run: daemon.run,
+        store: daemon.store,
+      });
+      t.strictSame(
+        status.mounts.map(({ id }) => id),
+        [mount.id, again.id],
+      );
+      const { served = 0, verified = 0, filled = 0 } = status.mounts[0]?.bytes ?? {};
+      t.ok(served > 6e6 && verified > 6e6, 'bytes are counted');
+      if (engine === engines[0]) t.ok(filled > 6e6);
+
+      t.match(await failure(client.mount({ reference, mountpoint })), { code: 'MOUNTPOINT_BUSY' });
+      t.strictSame(
+        (await client.unmount(`${mountpoint}/./`)).map(({ id }) => id),
+        [mount.id],
+        'by mountpoint',
+      );
+      t.match(await failure(client.unmount(mountpoint)), { code: 'MOUNT_NOT_FOUND' });
+      t.strictSame(
+        (await client.unmount(again.id)).map(({ id }) => id),
+        [again.id],
+        'by id',
+      );
+      t.notOk(existsSync(again.mountpoint), 'its own mountpoint goes with it');
+      t.strictSame(mountsOf(daemon), [], 'blobfs is gone too');
+      t.strictSame(await readdir(join(daemon.run, 'mounts')), []);
+
+      await client.mount({ reference, engine, mountpoint });
+      await client.mount({ reference, engine });
+      t.equal((await client.unmount(reference)).length, 2, 'by reference');
+      t.strictSame(await client.unmount('*'), []);
+    });
+
+    t.test(`${engine}: a mount in use is refused, or detached and served to its last user`, async (t) => {
+      const { client, daemon, directory, reference } = shared;
+      const mountpoint = await directory('mnt');
+      await client.mount({ reference, engine, mountpoint });
+      // Reads the file that it has opened when it is told to.
+      const user = spawn('sh', ['-c', 'exec 3< random; read line; cat <&3 | sha256sum'], { cwd: mountpoint });
+      t.teardown(() => user.kill('SIGKILL'));
+      await eventually(t, 'the user has the file open', () => existsSync(`/proc/${user.pid}/fd/3`));
+      const busy = await failure(client.unmount(mountpoint));
+      t.match(busy, { code: 'MOUNT_BUSY', hint: /--lazy/ });
+      t.match(busy.message, `pid ${user.pid}`);
+      t.match(await failure(client.stop()), { code: 'MOUNT_BUSY' });
+      t.equal((await client.mounts()).length, 1, 'a refused stop leaves it');
+
+      t.equal((await client.unmount(mountpoint, { lazy: true })).length, 1);
+      t.strictSame(await client.mounts(), []);
+      t.strictSame(await readdir(mountpoint), []);
+      await client.mount({ reference, engine, mountpoint });
+      t.equal(await issue({ mountpoint }), 'changed\n', 'the mountpoint is free again');
+      await client.unmount(mountpoint);
+      await dropCaches();
+      user.stdin.end('go\n');
+      const [sum] = (await once(user.stdout, 'data')) as [Buffer];
+      t.equal(sum.toString().slice(0, 64), randomSum, 'the user reads on');
+      await eventually(t, 'the last user gone, nothing is left', async () => {
+        await client.mounts();
+        return mountsOf(daemon).length === 0 && (await readdir(join(daemon.run, 'mounts'))).length === 0;
+      });
+    });
+
+    t.test(`${engine}: unmounted here, a mount is served on in another mount namespace`, async (t) => {
+      const { client, daemon, directory, reference } = shared;
+      const mountpoint = await directory('mnt');
+      await client.mount({ reference, engine, mountpoint });
+      const other = spawn('unshare', [
+        '-m',
+        '--propagation',
+        'private',
+        'sh',
+        '-c',
+        `echo ready; read line; sha256sum ${mountpoint}/random`,
+      ]);
+      t.teardown(() => other.kill('SIGKILL'));
+      await once(other.stdout, 'data');
+      t.equal((await client.unmount(mountpoint)).length, 1);
+      t.strictSame(
+        mountsOf(daemon).filter((m) => m.mountpoint === mountpoint),
+        [],
+      );
+      await dropCaches();
+      other.stdin.end('go\n');
+      const [sum] = (await once(other.stdout, 'data')) as [Buffer];
+      t.equal(sum.toString().slice(0, 64), randomSum);
+      await eventually(t, 'the namespace gone, nothing is left', async () => {
+        await client.mounts();
+        return mountsOf(daemon).length === 0 && !existsSync(join(daemon.run, 'blobs.json'));
+      });
+      await client.mount({ reference, engine, mountpoint });
+      t.equal(await issue({ mountpoint }), 'changed\n');
+      await client.unmount(mountpoint);
+    });
+
+    t.test(`${engine}: what somebody else unmounts is noticed`, async (t) => {
+      const { client, daemon, directory, reference } = shared;
+      const mountpoint = await directory('mnt');
+      await client.mount({ reference, engine, mountpoint });
+      await run('umount', [mountpoint]);
+      t.strictSame(await client.mounts(), []);
+      await eventually(t, 'nothing is left', () => mountsOf(daemon).length === 0);
+      await client.mount({ reference, engine, mountpoint });
+      await run('mount', ['-t', 'tmpfs', 'over', mountpoint]);
+      t.match(await failure(client.unmount(mountpoint)), {
+        code: 'MOUNT_BUSY',
+        message: /over \(tmpfs\) is mounted over it/,
+      });
+      await run('umount', [mountpoint]);
+      t.equal((await client.unmount(mountpoint)).length, 1);
+    });
+
+    t.test(`${engine}: writes go to the upper directory of a writable mount`, async (t) => {
+      const { client, daemon, directory, reference } = shared;
+      const own = await client.mount({ reference, engine, writable: {} });
+      await writeFile(join(own.mountpoint, 'etc/issue'), 'written\n');
+      await rm(join(own.mountpoint, 'random'));
+      t.equal(await issue(own), 'written\n');
+      t.match((await stat(own.mountpoint)).mode & 0o777, 0o755, 'the root has the image’s mode');
+      t.ok(own.upper !== null && existsSync(join(own.upper, 'etc/issue')));
+      await client.unmount(own.id);
+      t.notOk(existsSync(own.upper ?? ''), 'the daemon’s own upper directory goes');
+
+      const space = await directory('space');
+      const upper = join(space, 'odd:name\\');
+      const kept = await client.mount({ reference, engine, writable: { upper } });
+      t.equal(await issue(kept), 'changed\n', 'the image is as it was');
+      await writeFile(join(kept.mountpoint, 'new'), 'kept\n');
+      t.match(await failure(client.mount({ reference, engine, writable: { upper } })), { code: 'MOUNT_BUSY' });
+      await client.unmount(kept.id);
+      t.equal(await readFile(join(upper, 'new'), 'utf8'), 'kept\n', 'the user’s stays');
+      t.strictSame(await readdir(space), ['odd:name\\'], 'and the work directory goes');
+      const second = await client.mount({ reference, engine, writable: { upper } });
+      t.equal(await readFile(join(second.mountpoint, 'new'), 'utf8'), 'kept\n');
+      await client.unmount('*');
+      t.strictSame(mountsOf(daemon), []);
+      t.strictSame(await readdir(join(daemon.run, 'lower')), []);
+    });
+  }
+
+  t.test('a mountpoint that is not fit for one is refused, and nothing is left', async (t) => {
+    const { client, daemon, directory, reference } = shared;
+    const at = (path: string): Promise<unknown> =>
+      failure(client.mount({ reference, mountpoint: join(daemon.directory, path) }));
+    t.match(await at('missing'), { code: 'MOUNTPOINT_MISSING', exitCode: 4, hint: /mkdir/ });
+    await writeFile(join(daemon.directory, 'file'), '');
+    t.match(await at('file'), { code: 'MOUNTPOINT_NOT_DIRECTORY' });
+    t.match(await at('file/below'), { code: 'MOUNTPOINT_NOT_DIRECTORY' });
+    const full = await directory('full');
+    await mkdir(join(full, 'child'));
+    t.match(await failure(client.mount({ reference, mountpoint: full })), { code: 'MOUNTPOINT_NOT_EMPTY' });
+    t.match(await failure(client.mount({ reference, mountpoint: '/proc' })), {
+      code: 'MOUNTPOINT_BUSY',
+      message: /proc \(proc\)/,
+    });
+    t.match(await failure(client.mount({ reference: 'oci:/none/such:x' })), { code: 'IMAGE_NOT_FOUND' });
+    t.strictSame(await readdir(join(daemon.run, 'mnt')), []);
+
+    const mountpoint = await directory('once');
+    const both = await Promise.allSettled([
+      client.mount({ reference, mountpoint }),
+      client.mount({ reference, mountpoint }),
+    ]);
+    t.strictSame(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected'], 'of two at a time one is refused');
+    await client.unmount('*');
+  });
+
+  t.test('a client that goes away takes its mount with it', async (t) => {
+    const { client, daemon, directory } = shared;
+    const layers = [{ entries: [{ name: 'unseen', content: randomBytes(16 * 1024 * 1024) }], level: 1 }];
+    const { reference } = await makeLayout(join(daemon.directory, 'unseen'), { layers });
+    const mountpoint = await directory('mnt');
+    const controller = new AbortController();
+    await t.rejects(
+      client.mount({ reference, mountpoint }, () => controller.abort(), controller.signal),
+      { name: 'AbortError' },
+    );
+    await eventually(t, 'the daemon says so', () => daemon.log().includes('the client has gone'));
+    t.strictSame(await client.mounts(), []);
+    t.strictSame(mountsOf(daemon), []);
+    await client.mount({ reference, mountpoint });
+    t.strictSame(await readdir(mountpoint), ['unseen'], 'the next one is not hindered');
+    await client.unmount(mountpoint);
+  });
+
+  t.test('engines are chosen by what is there, and the kernel’s layers share one blobfs', async (t) => {
+    const { client, daemon, reference } = shared;
+    const auto = await client.mount({ reference });
+    t.not(auto.reason, 'asked for');
+    const empty = await makeLayout(join(daemon.directory, 'empty'), { layers: [{ entries: [] }] });
+    const more = await Promise.all([1, 2, 3].map(() => client.mount({ reference: empty.reference, engine: 'kernel' })));
+    for (const { mountpoint } of more) t.strictSame(await readdir(mountpoint), []);
+    t.equal(mountsOf(daemon).filter(({ type }) => type === 'fuse.lamina-blobs').length, 1);
+    const second = await connect(daemon.run);
+    await second.stop();
+    t.strictSame(mountsOf(daemon), []);
+  });
+});

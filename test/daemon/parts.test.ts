@@ -1,0 +1,181 @@
+/** Parts of the daemon that need no process. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { join } from 'node:path';
+import t from 'tap';
+import { withDeadline } from '../../src/daemon/deadline.js';
+import { Repetitions } from '../../src/daemon/log.js';
+import { Records, type MountRecord } from '../../src/daemon/records.js';
+import { RunDir } from '../../src/daemon/run-dir.js';
+import { Serial } from '../../src/daemon/serial.js';
+import { Slots } from '../../src/daemon/slots.js';
+import { parseDigest } from '../../src/digest/index.js';
+import type { PreparedLayer } from '../../src/image/prepare.js';
+import { Counters, createCounterMemory } from '../../src/mount/counters.js';
+import { kernelEngineObstacle } from '../../src/mount/engine.js';
+import { mountAt, readMountInfo } from '../../src/mount/mountinfo.js';
+import { tempDir } from '../support/tmp.js';
+
+function layer(hex: string, path = '/blob'): PreparedLayer {
+  return {
+    diffId: parseDigest(`sha256:${hex.repeat(64)}`),
+    directory: '/d',
+    mapPath: '/m',
+    blob: { kind: 'file', path, offset: 0, size: 1 },
+    addressSpace: 1024,
+    compression: 'gzip',
+    points: 1,
+    kept: 0,
+    cached: true,
+  };
+}
+
+t.test('Slots gives a layer one number and a number to one layer', async (t) => {
+  const slots = new Slots();
+  const numbers = (layers: PreparedLayer[], verify: 'every-read' | 'first-read' = 'every-read'): number[] =>
+    slots.assign(layers, verify).map(({ slot }) => slot);
+  t.strictSame(numbers([layer('a'), layer('b'), layer('a')]), [2, 3, 2], 'from 2 on: 1 is the root of blobfs');
+  t.strictSame(numbers([layer('c'), layer('b', '/moved')]), [4, 3]);
+  t.equal(slots.sources.find(({ slot }) => slot === 3)?.blob.path, '/moved', 'the latest place of the blob');
+  t.strictSame(numbers([layer('b')], 'first-read'), [5], 'a laxer check is another matter');
+  slots.retain(new Set([3]));
+  t.strictSame(numbers([layer('b'), layer('a')]), [3, 6], 'a number is never used again');
+
+  const next = new Slots();
+  next.restore(slots.sources, slots.next);
+  t.strictSame(
+    next.assign([layer('b'), layer('d')], 'every-read').map(({ slot }) => slot),
+    [3, 7],
+  );
+});
+
+t.test('Serial runs tasks of one key in order and others side by side', async (t) => {
+  const serial = new Serial();
+  const log: string[] = [];
+  const task = (name: string, ms: number) => async (): Promise<void> => {
+    log.push(`${name}+`);
+    await delay(ms);
+    log.push(`${name}-`);
+    if (name === 'a1') throw new Error(name);
+  };
+  const done = Promise.allSettled([
+    serial.run('a', task('a1', 30)),
+    serial.run('a', task('a2', 0)),
+    serial.run('b', task('b1', 5)),
+  ]);
+  t.strictSame(
+    (await done).map(({ status }) => status),
+    ['rejected', 'fulfilled', 'fulfilled'],
+  );
+  t.strictSame(log, ['a1+', 'b1+', 'b1-', 'a1-', 'a2+', 'a2-']);
+});
+
+t.test('withDeadline waits no longer', async (t) => {
+  t.equal(await withDeadline(Promise.resolve(7), 1000, 'Waiting'), 7);
+  await t.rejects(withDeadline(new Promise(() => undefined), 10, 'Waiting'), {
+    code: 'MOUNT_FAILED',
+    message: /Waiting took longer/,
+  });
+});
+
+t.test('Repetitions lets one of a kind through each half minute', async (t) => {
+  const repetitions = new Repetitions();
+  t.equal(repetitions.report('x', 0), 0);
+  t.equal(repetitions.report('x', 1), undefined);
+  t.equal(repetitions.report('y', 1), 0);
+  t.equal(repetitions.report('x', 29_999), undefined);
+  t.equal(repetitions.report('x', 30_000), 2, 'and tells how many it held back');
+});
+
+t.test('Counters count by slot in memory that another thread reads', async (t) => {
+  const memory = createCounterMemory();
+  const writer = new Counters(memory);
+  writer.add(2, 10, 20, 30);
+  writer.add(2, 1, 2, 3);
+  writer.add(3, 5, 0, 0);
+  const reader = new Counters(memory);
+  t.strictSame(reader.get(2), { served: 11, verified: 22, filled: 33 });
+  t.strictSame(reader.get(3), { served: 5, verified: 0, filled: 0 });
+  t.strictSame(reader.get(4), { served: 0, verified: 0, filled: 0 });
+});
+
+t.test('Records come back as they were written; half a file is passed over', async (t) => {
+  const run = new RunDir(join(tempDir(t), 'run'));
+  run.create();
+  const records = new Records(run);
+  const slots = new Slots();
+  const layers = slots.assign([layer('a')], 'every-read');
+  const record: MountRecord = {
+    id: 'abc',
+    mountpoint: '/m\u00e4nt',
+    engine: 'fuse',
+    reason: 'asked for',
+    reference: 'oci:/x:y',
+    manifestDigest: null,
+    configDigest: 'sha256:x',
+    platform: 'linux/amd64',
+    treePath: '/t',
+    layers,
+    overlay: { upper: '/u', work: '/w', ownedDirectory: null },
+    imageDevice: '0:40',
+    overlayDevice: null,
+    ownsMountpoint: false,
+    created: 2,
+    negotiated: { minor: 45, flags: -1, flags2: 0, noOpen: true, noOpendir: true, resend: true },
+    detached: false,
+  };
+  records.put(record);
+  records.put({ ...record, id: 'def', created: 1, overlay: null, negotiated: null });
+  writeFileSync(run.record('half'), '{"id": "ha');
+  mkdirSync(join(run.records, 'not-a-record'));
+  const { records: read, unreadable } = records.all();
+  t.strictSame(
+    read.map(({ id }) => id),
+    ['def', 'abc'],
+    'in the order of their making',
+  );
+  t.strictSame(read[1], record);
+  t.strictSame(unreadable, ['half.json']);
+  records.remove('abc');
+  records.remove('abc');
+  t.equal(records.all().records.length, 1);
+
+  t.equal(records.blobs(), undefined);
+  const table = { nextSlot: 3, layers, connections: [{ key: 'blobs-1', negotiated: null }] };
+  records.putBlobs(table);
+  t.strictSame(records.blobs(), table);
+  records.removeBlobs();
+  t.equal(records.blobs(), undefined);
+});
+
+t.test('readMountInfo unescapes and finds what is on top', async (t) => {
+  const mounts = readMountInfo(
+    [
+      '22 27 0:21 / /proc rw,relatime shared:5 - proc proc rw',
+      '40 27 0:39 / /a\\040b\\134c\\303\\244 ro - fuse.lamina oci:/x\\040y:latest ro,user_id=0',
+      '41 27 0:40 / /a\\040b\\134c\\303\\244 ro - tmpfs over rw',
+      'nonsense',
+      '',
+    ].join('\n'),
+  );
+  t.equal(mounts.length, 3);
+  t.strictSame(mounts[1], {
+    device: '0:39',
+    mountpoint: '/a b\\c\u00e4',
+    type: 'fuse.lamina',
+    source: 'oci:/x y:latest',
+  });
+  t.equal(mountAt('/a b\\c\u00e4', mounts)?.source, 'over');
+  t.equal(mountAt('/nowhere', mounts), undefined);
+});
+
+t.test('the kernel engine is taken where the system has what it needs', async (t) => {
+  const system = { uid: 0, release: '6.18.44-x', filesystems: 'nodev\tfuse\n\terofs\n' };
+  t.equal(kernelEngineObstacle(system), undefined);
+  t.equal(kernelEngineObstacle({ ...system, release: '7.0' }), undefined);
+  t.match(kernelEngineObstacle({ ...system, uid: 1000 }) ?? '', /root/);
+  t.match(kernelEngineObstacle({ ...system, release: '6.11.9' }) ?? '', /6\.12/);
+  t.match(kernelEngineObstacle({ ...system, release: '5.15.0-generic' }) ?? '', /6\.12/);
+  t.match(kernelEngineObstacle({ ...system, filesystems: 'nodev\tfuse\n' }) ?? '', /modprobe erofs/);
+  t.match(kernelEngineObstacle(system, 70_000) ?? '', /65535/);
+});
