@@ -3,8 +3,9 @@
  *
  *     RUN/ (0711)   control.sock (0600)  lock  log  mounts/ID.json  blobs/ (blobfs, 0700)  blobs.json  mnt/ID/  lower/ID/
  */
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, lstatSync, mkdirSync, statSync, type Stats } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 
 /** `--run`, then LAMINA_RUN, then /run/lamina as root or $XDG_RUNTIME_DIR/lamina. */
 export function defaultRunDir(env: NodeJS.ProcessEnv = process.env, uid = process.getuid?.() ?? 0): string {
@@ -13,6 +14,9 @@ export function defaultRunDir(env: NodeJS.ProcessEnv = process.env, uid = proces
   return join(env['XDG_RUNTIME_DIR'] ?? `/tmp/lamina-run-${uid}`, 'lamina');
 }
 
+const WRITABLE_BY_OTHERS = 0o022;
+const STICKY = 0o1000;
+
 export class RunDir {
   readonly path: string;
 
@@ -20,12 +24,31 @@ export class RunDir {
     this.path = path;
   }
 
-  /** Makes what is missing. Other users may pass through to the mounts, and see nothing else. */
+  /** Makes what is missing. Other users may pass through to the mounts, and see nothing else. Throws like {@link check}. */
   create(): void {
-    mkdirSync(this.path, { recursive: true, mode: 0o711 });
-    mkdirSync(this.records, { recursive: true, mode: 0o700 });
-    mkdirSync(this.blobs, { recursive: true, mode: 0o700 });
-    for (const dir of ['mnt', 'lower']) mkdirSync(join(this.path, dir), { recursive: true, mode: 0o711 });
+    try {
+      if (mkdirSync(this.path, { recursive: true }) !== undefined) chmodSync(this.path, 0o711);
+      this.check();
+      for (const dir of [this.records, this.blobs]) makeDirectory(dir, 0o700);
+      for (const dir of [join(this.path, 'mnt'), join(this.path, 'lower')]) makeDirectory(dir, 0o711);
+    } catch (e) {
+      throw toLaminaError(e, `Cannot use the run directory ${this.path}`);
+    }
+  }
+
+  /**
+   * Who can change the directory can make us mount and remove what he likes: it must be ours alone, and nobody else may
+   * be able to put another in its place. False when there is none. Throws PERMISSION_DENIED, IO.
+   */
+  check(uid = process.geteuid?.() ?? 0): boolean {
+    const found = lstatSync(this.path, { throwIfNoEntry: false });
+    if (found === undefined) return false;
+    const parent = statSync(dirname(this.path));
+    const problem = found.isDirectory() ? problemOf(found, parent, uid) : 'it is not a directory';
+    if (problem === undefined) return true;
+    throw new LaminaError('PERMISSION_DENIED', `Cannot use the run directory ${this.path}: ${problem}`, {
+      hint: 'Choose another with --run or LAMINA_RUN.',
+    });
   }
 
   get socket(): string {
@@ -59,4 +82,23 @@ export class RunDir {
   lower(id: string): string {
     return join(this.path, 'lower', id);
   }
+}
+
+/** Whatever the umask is. One that exists may have a dead mount on it: it is not looked at. */
+function makeDirectory(path: string, mode: number): void {
+  try {
+    mkdirSync(path);
+    chmodSync(path, mode);
+  } catch (e) {
+    if (errnoOf(e) !== 'EEXIST') throw e;
+  }
+}
+
+function problemOf(dir: Stats, parent: Stats, uid: number): string | undefined {
+  if (dir.uid !== uid) return `it belongs to user ${dir.uid}`;
+  if ((dir.mode & WRITABLE_BY_OTHERS) !== 0) return 'other users can write to it';
+  if (parent.uid !== uid && parent.uid !== 0) return `its parent belongs to user ${parent.uid}`;
+  if ((parent.mode & WRITABLE_BY_OTHERS) !== 0 && (parent.mode & STICKY) === 0)
+    return 'other users can write to its parent';
+  return undefined;
 }

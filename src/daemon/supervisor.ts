@@ -8,38 +8,44 @@
  * socket over which FUSE descriptors come.
  */
 import { fork, type ChildProcess } from 'node:child_process';
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { toLaminaError, type SerializedError } from '../errors.js';
-import { mount, sendFd, setNonBlocking, socketpair, tryLock } from '../native/libc.js';
+import { LaminaError, toLaminaError, type SerializedError } from '../errors.js';
+import { openFuseMount, type FuseMount } from '../mount/fuse-mount.js';
+import { sendFd, socketpair } from '../native/libc.js';
+import { takeLock } from './lock.js';
 import { RunDir } from './run-dir.js';
 
-/** Server to supervisor. `key` names a connection for as long as it lives. */
+/** Server to supervisor; every request gets a `done`. `key` names a connection for as long as it lives. */
 export type Request =
+  | { readonly op: 'take'; readonly id: number; readonly key: string }
+  /** The server is about to end, however it does: no other is wanted. */
+  | { readonly op: 'stopping'; readonly id: number }
   | { readonly op: 'open'; readonly id: number; readonly key: string; readonly mount: FuseMount }
   | { readonly op: 'close'; readonly id: number; readonly key: string };
 
-export interface FuseMount {
-  readonly target: string;
-  readonly source: string;
-  readonly subtype: string;
-  /** mount(2) flags. */
-  readonly flags: number;
-  /** Options after `fd=`, as the kernel takes them. */
-  readonly options: string;
-}
-
-/** Supervisor to server. Descriptors of `held`, in this order, and of a successful `open` are sent on the socket first. */
+/**
+ * Supervisor to server. The descriptor of a successful `take` or `open` is sent on the socket first: one at a time, for a
+ * socket's buffer holds few, and a supervisor must never wait for its server.
+ */
 export type Message =
   | { readonly op: 'held'; readonly keys: readonly string[]; readonly supervisorPid: number; readonly restarts: number }
   | { readonly op: 'done'; readonly id: number; readonly error?: SerializedError };
 
-/** Exit codes of the supervisor's own. */
+/** Exit codes of the supervisor's own (75: EX_TEMPFAIL of sysexits.h). */
 const ALREADY_RUNNING = 75;
+const FAILED = 1;
 
 const RESTART_DELAY_MAX_MS = 2000;
 /** A server that lived this long was well: the next restart is immediate again. */
 const HEALTHY_AFTER_MS = 5000;
+/** A server that dies so often in a row, without having lived, will do so again; when no mount is lost by it, we end. */
+const GIVE_UP_AFTER = 4;
+/** A server that was told to stop has deadlines of its own for everything; this is for one that hangs. */
+const STOP_TIMEOUT_MS = 60_000;
+
+/** Calls that wait for a mount occupy a thread of libuv's; the default of 4 would soon leave none for the rest. */
+const SERVER_THREADS = '16';
 
 function log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown> = {}): void {
   process.stderr.write(
@@ -54,6 +60,8 @@ class Supervisor {
   #socket = -1;
   #stopping = false;
   #restarts = 0;
+  /** Servers in a row that died early. */
+  #stillborn = 0;
   #delay = 0;
 
   constructor(args: readonly string[]) {
@@ -67,25 +75,16 @@ class Supervisor {
     const server = fork(fileURLToPath(new URL('./server.js', import.meta.url)), this.#args, {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', theirs],
       serialization: 'json',
+      env: { ...process.env, UV_THREADPOOL_SIZE: SERVER_THREADS },
     });
     closeSync(theirs);
     this.#server = server;
     server.on('message', (request: Request) => this.#handle(server, request));
-    server.on('error', (e) => log('error', 'the server could not be started', { error: e.message }));
-    server.once('exit', (code, signal) => {
-      closeSync(ours);
-      this.#server = undefined;
-      if (code === 0 || this.#stopping) {
-        log('info', 'the server has stopped', { code, signal });
-        process.exit(code ?? 0);
-      }
-      if (Date.now() - startedAt > HEALTHY_AFTER_MS) this.#delay = 0;
-      this.#restarts++;
-      log('warn', 'the server died; starting another', { code, signal, restarts: this.#restarts, held: this.#held.size });
-      setTimeout(() => this.start(), this.#delay);
-      this.#delay = Math.min(this.#delay * 2 + 50, RESTART_DELAY_MAX_MS);
+    server.once('error', (e) => {
+      log('error', 'the server could not be started', { error: e.message });
+      if (server.pid === undefined) this.#ended(ours, startedAt, null, null);
     });
-    for (const fd of this.#held.values()) sendFd(ours, fd);
+    server.once('exit', (code, signal) => this.#ended(ours, startedAt, code, signal));
     this.#send(server, {
       op: 'held',
       keys: [...this.#held.keys()],
@@ -95,32 +94,67 @@ class Supervisor {
   }
 
   stop(signal: NodeJS.Signals): void {
-    this.#stopping = true;
+    this.#expectEnd();
     if (this.#server === undefined) process.exit(0);
     this.#server.kill(signal);
   }
 
+  #expectEnd(): void {
+    if (this.#stopping) return;
+    this.#stopping = true;
+    setTimeout(() => this.#server?.kill('SIGKILL'), STOP_TIMEOUT_MS);
+  }
+
+  #ended(socket: number, startedAt: number, code: number | null, signal: NodeJS.Signals | null): void {
+    closeSync(socket);
+    this.#server = undefined;
+    if (code === 0 || this.#stopping) {
+      log('info', 'the server has stopped', { code, signal });
+      process.exit(code ?? 0);
+    }
+    if (Date.now() - startedAt > HEALTHY_AFTER_MS) this.#delay = this.#stillborn = 0;
+    this.#restarts++;
+    if (++this.#stillborn >= GIVE_UP_AFTER && this.#held.size === 0) {
+      log('error', 'the server dies whenever it is started: giving up', { code, signal });
+      process.exit(FAILED);
+    }
+    log('warn', 'the server died; starting another', { code, signal, restarts: this.#restarts, held: this.#held.size });
+    setTimeout(() => this.start(), this.#delay);
+    this.#delay = Math.min(this.#delay * 2 + 50, RESTART_DELAY_MAX_MS);
+  }
+
   #handle(server: ChildProcess, request: Request): void {
     try {
-      if (request.op === 'open') this.#open(request.key, request.mount);
-      else this.#close(request.key);
+      this.#do(request);
       this.#send(server, { op: 'done', id: request.id });
     } catch (e) {
       this.#send(server, { op: 'done', id: request.id, error: toLaminaError(e).toJSON() });
     }
   }
 
-  #open(key: string, { target, source, subtype, flags, options }: FuseMount): void {
-    const fd = openSync('/dev/fuse', constants.O_RDWR);
-    try {
-      setNonBlocking(fd);
-      mount(source, target, `fuse.${subtype}`, flags, `fd=${fd},${options}`);
-      sendFd(this.#socket, fd);
-    } catch (e) {
-      closeSync(fd);
-      throw e;
+  #do(request: Request): void {
+    switch (request.op) {
+      case 'open':
+        return this.#open(request.key, request.mount);
+      case 'take':
+        return this.#take(request.key);
+      case 'close':
+        return this.#close(request.key);
+      case 'stopping':
+        return this.#expectEnd();
     }
+  }
+
+  #take(key: string): void {
+    const fd = this.#held.get(key);
+    if (fd === undefined) throw new LaminaError('INTERNAL', `No connection ${key}`);
+    sendFd(this.#socket, fd);
+  }
+
+  #open(key: string, mount: FuseMount): void {
+    const fd = openFuseMount(mount);
     this.#held.set(key, fd);
+    sendFd(this.#socket, fd);
   }
 
   #close(key: string): void {
@@ -136,14 +170,15 @@ class Supervisor {
 }
 
 function main(): void {
-  const args = process.argv.slice(2);
-  const run = new RunDir(args[0] ?? '');
-  run.create();
-  if (!tryLock(openSync(run.lock, constants.O_RDWR | constants.O_CREAT, 0o600))) {
+  const [runPath = '', ...rest] = process.argv.slice(2);
+  new RunDir(runPath).create();
+  // mountinfo has real paths.
+  const run = new RunDir(realpathSync(runPath));
+  if (!takeLock(run)) {
     log('info', 'another daemon has the run directory', { run: run.path });
     process.exit(ALREADY_RUNNING);
   }
-  const supervisor = new Supervisor(args);
+  const supervisor = new Supervisor([run.path, ...rest]);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => supervisor.stop('SIGTERM'));
   process.on('SIGHUP', () => undefined);
   log('info', 'started', { run: run.path });

@@ -2,21 +2,21 @@
  * From an image to what a mount or a browser needs: every layer indexed, the layers' trees merged. Both are done once
  * and kept in the store, so the second time nothing is left to do.
  */
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { sniffCompression, type Compression } from '../compress/index.js';
 import { createHasher, sha256, type Digest } from '../digest/index.js';
-import { loadTree } from '../erofs/load.js';
-import { ErofsReader } from '../erofs/reader.js';
-import { encodeTree } from '../erofs/writer.js';
 import { LaminaError, toLaminaError } from '../errors.js';
 import { readChunks } from '../layer/chunks.js';
 import { Indexer } from '../layer/indexer.js';
 import { LayerMap } from '../layer/map.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
 import type { Image, Layer } from '../source/image.js';
-import { publish, writeDurably, type Store } from '../store/store.js';
-import { mergeLayers, type Compat } from '../union/merge.js';
+import { isSealed } from '../store/sealed.js';
+import type { Store } from '../store/store.js';
+import type { Compat } from '../union/merge.js';
+import { mergeInThread, type MergeJob } from './merge.js';
 import type { OnProgress } from './progress.js';
 
 /** A layer whose index is in the store. */
@@ -61,12 +61,15 @@ const LAYER_LIMIT = 256 * 1024 ** 3;
 
 /** Throws what indexing and merging throw, with the layer named; an AbortError when `signal` says so. */
 export async function prepareImage(image: Image, options: PrepareOptions): Promise<PreparedImage> {
-  const { store, compat, onProgress, signal } = options;
+  const { onProgress, signal } = options;
   const total = image.layers.reduce((n, layer) => n + layer.size, 0);
   onProgress?.({ type: 'resolved', reference: image.reference, layers: image.layers.length, bytes: total });
   const layers = await prepareLayers(image, options);
   signal?.throwIfAborted();
-  const treePath = mergedTree(layers, store, compat, onProgress);
+  const treePath = await mergedTree(
+    layers.map(({ prepared }) => prepared),
+    options,
+  );
   const notes = layers.flatMap(({ facts, prepared }, i) =>
     prepared.cached ? [] : facts.notes.map((note) => `layer ${i + 1}: ${note}`),
   );
@@ -130,7 +133,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
     const report = (state: 'cached' | 'indexing' | 'indexed', done: number): void =>
       onProgress?.({ type: 'layer', layer: index, diffId: layer.diffId, state, done, total: layer.size });
     try {
-      const digest = layer.digest ?? plainDigest(layer) ?? hashBlob(layer.blob);
+      const digest = layer.digest ?? plainDigest(layer) ?? (await hashBlob(layer.blob));
       const before = known(layer, digest, store);
       if (before !== undefined) {
         report('cached', layer.size);
@@ -180,7 +183,7 @@ function layerLimit(): number {
   throw new LaminaError('USAGE', `LAMINA_LAYER_LIMIT is not a number of bytes: ${JSON.stringify(text)}`);
 }
 
-function hashBlob(blob: BlobLocation): Digest {
+async function hashBlob(blob: BlobLocation): Promise<Digest> {
   const reader = openBlob(blob);
   const hasher = createHasher();
   const piece = Buffer.allocUnsafe(1024 * 1024);
@@ -190,6 +193,8 @@ function hashBlob(blob: BlobLocation): Digest {
       if (n === 0) return hasher.digest();
       hasher.update(piece.subarray(0, n));
       at += n;
+      // Others have this thread too.
+      await setImmediate();
     }
   } finally {
     reader.close();
@@ -206,31 +211,25 @@ function named(e: unknown, image: Image, index: number): LaminaError {
   });
 }
 
-/** The merged tree's path; it is built when the store lacks it. */
-function mergedTree(
-  layers: readonly Known[],
-  store: Store,
-  compat: Compat,
-  onProgress: OnProgress | undefined,
-): string {
-  const parts = [`lamina-tree ${TREE_FORMAT} ${compat}`, ...layers.map(({ prepared }) => prepared.diffId)];
+/** The merged tree's path; it is built, in a thread of its own, when the store lacks it or has it damaged. */
+async function mergedTree(
+  layers: readonly PreparedLayer[],
+  { store, compat, onProgress, signal }: PrepareOptions,
+): Promise<string> {
+  const parts = [`lamina-tree ${TREE_FORMAT} ${compat}`, ...layers.map(({ diffId }) => diffId)];
   const path = store.treePath(sha256(Buffer.from(parts.join('\n'))).toString('hex'));
-  if (existsSync(path)) {
+  if (isSealed(path)) {
     onProgress?.({ type: 'tree', state: 'cached' });
     return path;
   }
   onProgress?.({ type: 'tree', state: 'merging' });
-  const trees = layers.map(({ prepared }) =>
-    loadTree(new ErofsReader(readFileSync(join(prepared.directory, 'tree.erofs')))),
-  );
-  const devices = layers.map(({ prepared }) => prepared.addressSpace);
-  const temporary = store.temporary();
-  try {
-    writeDurably(temporary, encodeTree(mergeLayers(trees, compat), { devices }));
-    publish(temporary, path);
-  } finally {
-    rmSync(temporary, { force: true });
-  }
+  const job: MergeJob = {
+    layers: layers.map(({ directory, addressSpace }) => ({ tree: join(directory, 'tree.erofs'), addressSpace })),
+    compat,
+    temporary: store.temporary(),
+    path,
+  };
+  await mergeInThread(job, signal);
   onProgress?.({ type: 'tree', state: 'merged' });
   return path;
 }

@@ -2,12 +2,12 @@
  * An image as a tree to look into, without mounting: paths, entries and verified file contents. Names and paths are
  * bytes, held as latin1 strings.
  */
-import { readFileSync } from 'node:fs';
 import { ErofsReader } from '../erofs/reader.js';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../erofs/tree.js';
 import { LaminaError } from '../errors.js';
 import { ChunkMemory } from '../layer/memory.js';
 import { ChunkReader } from '../layer/reader.js';
+import { readSealed } from '../store/sealed.js';
 import { printable } from '../tar/notes.js';
 import type { PreparedImage } from './prepare.js';
 
@@ -36,9 +36,9 @@ export class ImageTree {
     this.reader = reader;
   }
 
-  /** Throws EROFS_INVALID, IO. */
+  /** Throws STORE_CORRUPT, EROFS_INVALID. */
   static open(prepared: PreparedImage): ImageTree {
-    return new ImageTree(prepared, new ErofsReader(readFileSync(prepared.treePath)));
+    return new ImageTree(prepared, new ErofsReader(readSealed(prepared.treePath)));
   }
 
   close(): void {

@@ -71,9 +71,8 @@ export class HashThread implements PassSink {
   }
 
   close(): void {
-    this.#flush();
-    this.#send(slotKind.stop, Buffer.alloc(0));
     this.#port.close();
+    void this.#worker.terminate();
   }
 
   #flush(): void {

@@ -1,4 +1,4 @@
-/** The hashing thread of an indexing pass. It lives in {@link Ring.take} and ends when it is told to. */
+/** The hashing thread of an indexing pass. It lives in {@link Ring.take} until it is terminated. */
 import { workerData } from 'node:worker_threads';
 import type { Digest } from '../digest/index.js';
 import { PassHasher } from './hasher.js';
@@ -36,8 +36,6 @@ function main({ memory, port }: HashWorkerData): void {
         ring.announceResult();
         break;
       }
-      default:
-        return;
     }
     ring.release();
   }

@@ -20,6 +20,7 @@ import { createHasher, type Digest } from '../digest/index.js';
 import { encodeTree } from '../erofs/writer.js';
 import { LaminaError } from '../errors.js';
 import { openBlob, type BlobLocation, type RandomAccessBlob } from '../source/blob.js';
+import { seal } from '../store/sealed.js';
 import { publish, writeDurably } from '../store/store.js';
 import { TarReader } from '../tar/reader.js';
 import { CHUNK, appendixStart, encodeChunks, type Chunks } from './chunks.js';
@@ -157,7 +158,7 @@ class Pass {
     if (this.#streamSize > this.#job.streamLimit) {
       throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${this.#job.streamLimit} bytes uncompressed`, {
         details: { limit: this.#job.streamLimit },
-        hint: 'If the image is trustworthy, raise the limit with LAMINA_LAYER_LIMIT (bytes).',
+        hint: 'If the image is trustworthy, raise the limit: LAMINA_LAYER_LIMIT (bytes), in the environment of the daemon too.',
       });
     }
     this.#tar.push(bytes);
@@ -229,7 +230,7 @@ class Pass {
       };
       ftruncateSync(this.#dataFd, addressSpace);
       if (!existsSync(layerDirectory)) {
-        writeDurably(join(temporary, 'tree.erofs'), encodeTree(root, { devices: [addressSpace] }));
+        writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [addressSpace] })));
         writeDurably(join(temporary, 'chunks'), encodeChunks(chunks));
         if (appendix.size > 0) this.#addAppendix(chunks, appendix, addressSpace, mapTemporary);
         publish(temporary, layerDirectory);

@@ -15,33 +15,34 @@ export interface IndexCallbacks {
 /** A pass keeps about one and a half cores busy. */
 const THREADS_MAX = Math.max(1, availableParallelism());
 
+/** Over all indexers: several images may be prepared at once. */
+const waiting: (() => void)[] = [];
+let running = 0;
+
 export class Indexer {
   readonly #idle: Worker[] = [];
-  readonly #waiting: (() => void)[] = [];
-  #running = 0;
   #closed = false;
 
   /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
   async index(job: IndexJob, { onProgress, signal }: IndexCallbacks = {}): Promise<IndexedLayer> {
-    while (this.#running >= THREADS_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    while (running >= THREADS_MAX) await new Promise<void>((resolve) => waiting.push(resolve));
     signal?.throwIfAborted();
-    this.#running++;
+    running++;
     const worker = this.#idle.pop() ?? new Worker(new URL('./index-worker.js', import.meta.url));
-    let reusable = false;
+    let answered = false;
     try {
-      const result = await runJob(worker, job, onProgress, signal);
-      reusable = true;
-      return result;
-    } catch (e) {
-      reusable = e instanceof LaminaError && e.code !== 'INTERNAL';
-      throw e;
+      const answer = await runJob(worker, job, onProgress, signal);
+      answered = true;
+      if (answer.op === 'failed') throw LaminaError.fromJSON(answer.error);
+      return answer.layer;
     } finally {
-      if (reusable && !this.#closed) this.#idle.push(worker);
+      // One that has not answered is at work, or dead.
+      if (answered && !this.#closed) this.#idle.push(worker);
       else await worker.terminate();
       rmSync(job.temporary, { recursive: true, force: true });
       rmSync(`${job.temporary}.map`, { force: true });
-      this.#running--;
-      this.#waiting.shift()?.();
+      running--;
+      waiting.shift()?.();
     }
   }
 
@@ -51,12 +52,14 @@ export class Indexer {
   }
 }
 
+type Answer = Exclude<FromIndexWorker, { readonly op: 'progress' }>;
+
 function runJob(
   worker: Worker,
   job: IndexJob,
   onProgress: ((done: number) => void) | undefined,
   signal: AbortSignal | undefined,
-): Promise<IndexedLayer> {
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const settle = (act: () => void): void => {
       worker.off('message', onMessage).off('error', onError).off('exit', onExit);
@@ -65,8 +68,7 @@ function runJob(
     };
     const onMessage = (message: FromIndexWorker): void => {
       if (message.op === 'progress') onProgress?.(message.done);
-      else if (message.op === 'indexed') settle(() => resolve(message.layer));
-      else settle(() => reject(LaminaError.fromJSON(message.error)));
+      else settle(() => resolve(message));
     };
     const onError = (e: unknown): void => settle(() => reject(e instanceof Error ? e : new Error(String(e))));
     const onExit = (code: number): void =>

@@ -8,6 +8,7 @@
 
 import type { MessagePort } from 'node:worker_threads';
 import type { Digest } from '../digest/index.js';
+import { LaminaError } from '../errors.js';
 import type { PackedPoint } from './map.js';
 
 export interface HashWorkerData {
@@ -36,11 +37,14 @@ export const SLOT = 1024 * 1024;
 const SLOTS = 8;
 const CONTROL = 4;
 
-export const slotKind = { blob: 0, stream: 1, point: 2, end: 3, start: 4, stop: 5 } as const;
+export const slotKind = { blob: 0, stream: 1, point: 2, end: 3, start: 4 } as const;
 
 const PUBLISHED = 0;
 const RELEASED = 1;
 const RESULTS = 2;
+
+/** A slot takes milliseconds: a thread that has done nothing for so long is dead. */
+const STALL_MS = 60_000;
 
 export class Ring {
   readonly memory: SharedArrayBuffer;
@@ -61,7 +65,7 @@ export class Ring {
     for (;;) {
       const released = Atomics.load(c, RELEASED);
       if (published - released < SLOTS) break;
-      Atomics.wait(c, RELEASED, released);
+      this.#wait(RELEASED, released);
     }
     return this.#slot(published);
   }
@@ -105,7 +109,16 @@ export class Ring {
     for (;;) {
       const results = Atomics.load(this.#control, RESULTS);
       if (results >= n) return;
-      Atomics.wait(this.#control, RESULTS, results);
+      this.#wait(RESULTS, results);
+    }
+  }
+
+  /** Waits until a counter is not `value` any more. Throws INTERNAL when the consumer is dead. */
+  #wait(counter: number, value: number): void {
+    const released = Atomics.load(this.#control, RELEASED);
+    if (Atomics.wait(this.#control, counter, value, STALL_MS) !== 'timed-out') return;
+    if (Atomics.load(this.#control, RELEASED) === released) {
+      throw new LaminaError('INTERNAL', `The hashing thread has done nothing for ${STALL_MS / 1000} s`);
     }
   }
 

@@ -170,6 +170,24 @@ t.test('a full disk fails with its own code and leaves nothing behind', async (t
   for (const sub of ['layers', 'maps', 'images', 'tmp']) t.same(readdirSync(join(store.path, sub)), [], sub);
 });
 
+t.test('a damaged tree is found before it is used, and merged again', async (t) => {
+  const { dir, store } = setup(t);
+  const { reference } = await makeLayout(dir, { layers: [{ entries: [{ name: 'f', content: 'x', uid: 77 }] }] });
+  const { treePath, layers: prepared } = (await prepare(store, reference)).prepared;
+  const good = readFileSync(treePath);
+  const bad = Buffer.from(good);
+  bad.writeUInt8(78, bad.indexOf(77));
+  writeFileSync(treePath, bad);
+  const { events } = await prepare(store, reference);
+  t.match(events.at(-1), { type: 'tree', state: 'merged' });
+  t.ok(readFileSync(treePath).equals(good));
+
+  writeFileSync(treePath, bad);
+  const layerTree = join(prepared[0]?.directory ?? '', 'tree.erofs');
+  writeFileSync(layerTree, readFileSync(layerTree).fill(1, 2000, 2001));
+  t.equal((await failure(prepare(store, reference))).code, 'STORE_CORRUPT', 'a layer tree too');
+});
+
 t.test('a damaged store is said to be damaged', async (t) => {
   const { dir, store } = setup(t);
   const { reference } = await makeLayout(dir, { layers: [{ entries: [{ name: 'f', content: 'x' }] }] });

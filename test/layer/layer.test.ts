@@ -27,6 +27,7 @@ import { Indexer } from '../../src/layer/indexer.js';
 import { LayerMap, encodeMap, packPoint } from '../../src/layer/map.js';
 import { ChunkMemory } from '../../src/layer/memory.js';
 import { ChunkReader } from '../../src/layer/reader.js';
+import { readSealed } from '../../src/store/sealed.js';
 import { Store } from '../../src/store/store.js';
 import { compress, digest } from '../support/images.js';
 import { END, makeTar, paxEntry, rawEntry } from '../support/tar.js';
@@ -252,7 +253,7 @@ t.test('sparse files off block borders read back from the appendix', async (t) =
   const j = job(gzipSync(tar), tar);
   const layer = await index(j);
   t.ok(layer.addressSpace > tar.length);
-  const tree = loadTree(new ErofsReader(readFileSync(join(j.layerDirectory, 'tree.erofs'))));
+  const tree = loadTree(new ErofsReader(readSealed(join(j.layerDirectory, 'tree.erofs'))));
   const inode = tree.children?.get('sparse');
   t.equal(inode?.size, 5000);
   const reader = open(j, layer);
@@ -300,7 +301,7 @@ t.test('empty layers', async (t) => {
   ] as const) {
     const j = job(blob, tar);
     await index(j);
-    const tree = loadTree(new ErofsReader(readFileSync(join(j.layerDirectory, 'tree.erofs'))));
+    const tree = loadTree(new ErofsReader(readSealed(join(j.layerDirectory, 'tree.erofs'))));
     t.equal(tree.children?.size, 0, name);
   }
 });

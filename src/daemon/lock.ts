@@ -1,0 +1,31 @@
+/**
+ * RUN/lock: held for life by the one supervisor of a run directory, or by a server that has outlived it. Holds the
+ * owner's process id, so that a client can tell a daemon that is just restarting from none.
+ */
+import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { tryLock } from '../native/libc.js';
+import type { RunDir } from './run-dir.js';
+
+/** False when somebody else has it. The descriptor stays open until the process ends. */
+export function takeLock(run: RunDir): boolean {
+  const fd = openSync(run.lock, constants.O_RDWR | constants.O_CREAT, 0o600);
+  if (!tryLock(fd)) {
+    closeSync(fd);
+    return false;
+  }
+  ftruncateSync(fd);
+  writeSync(fd, `${process.pid}\n`, 0);
+  return true;
+}
+
+/** The process that has or last had the lock, if it lives. */
+export function lockOwner(run: RunDir): number | undefined {
+  try {
+    const pid = Number.parseInt(readFileSync(run.lock, 'latin1'), 10);
+    if (!(pid > 0)) return undefined;
+    process.kill(pid, 0);
+    return pid;
+  } catch {
+    return undefined;
+  }
+}

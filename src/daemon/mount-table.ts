@@ -1,0 +1,369 @@
+/**
+ * The mounts of this daemon: making, listing and ending them. What is done to one mountpoint is done one after the
+ * other. A mount's record is written before the kernel is told of it and removed after the kernel has let go of it.
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { LaminaError, toLaminaError } from '../errors.js';
+import type { Negotiated } from '../fuse/init.js';
+import { prepareImage, type PreparedImage } from '../image/prepare.js';
+import type { OnProgress } from '../image/progress.js';
+import type { ByteCounts } from '../mount/counters.js';
+import { chooseEngine, type EngineChoice } from '../mount/engine.js';
+import { readMountInfo } from '../mount/mountinfo.js';
+import { formatPlatform, parsePlatform } from '../oci/platform.js';
+import { resolveImage } from '../source/index.js';
+import { parseReference } from '../source/reference.js';
+import type { Store } from '../store/store.js';
+import { Attacher, isVisible } from './attach.js';
+import type { BlobMount } from './blob-mount.js';
+import type { Connections } from './connections.js';
+import type { Logger } from './log.js';
+import { checkMountpoint, realMountpoint } from './mountpoint.js';
+import type { MountEvent, MountRequest, MountStatus } from './protocol.js';
+import type { MountRecord, Records } from './records.js';
+import type { RunDir } from './run-dir.js';
+import { Serial } from './serial.js';
+import type { Slots } from './slots.js';
+
+export interface MountTableOptions {
+  readonly run: RunDir;
+  readonly store: Store;
+  readonly records: Records;
+  readonly slots: Slots;
+  readonly blobs: BlobMount;
+  readonly connections: Connections;
+  readonly addLayer: (source: MountRecord['layers'][number]) => void;
+  readonly bytes: (slot: number) => ByteCounts;
+  readonly log: Logger;
+}
+
+type OnEvent = (event: MountEvent) => void;
+
+/** A waiting `stop` gives mounts that are being made this long to notice that they are not wanted any more. */
+const CANCEL_TIMEOUT_MS = 10_000;
+
+export class MountTable {
+  readonly #options: MountTableOptions;
+  readonly #attacher: Attacher;
+  readonly #serial = new Serial();
+  readonly #preparing = new Serial();
+  /** By id; those that are {@link MountRecord.detached} too. */
+  readonly #mounts = new Map<string, MountRecord>();
+  /** By id: recorded and known to the kernel, perhaps, but not yet to be seen. */
+  readonly #making = new Map<string, MountRecord>();
+  readonly #pending = new Map<Promise<unknown>, AbortController>();
+  #stopping = false;
+
+  constructor(options: MountTableOptions) {
+    this.#options = options;
+    this.#attacher = new Attacher(options);
+  }
+
+  /** Takes over a mount that an earlier server has made. */
+  adopt(record: MountRecord): void {
+    this.#mounts.set(record.id, record);
+  }
+
+  /** Slots that mounts need. */
+  slotsInUse(): ReadonlySet<number> {
+    return new Set(
+      [...this.#mounts.values(), ...this.#making.values()].flatMap(({ layers }) => layers.map(({ slot }) => slot)),
+    );
+  }
+
+  async list(): Promise<MountStatus[]> {
+    await this.tidy();
+    return this.#listed().map((record) => this.#status(record));
+  }
+
+  /**
+   * Mounts an image. Aborting `signal` undoes what was done.
+   * Throws what the reference, the image, the mountpoint and the engine make impossible.
+   */
+  async mount(request: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<MountStatus> {
+    if (this.#stopping) throw new LaminaError('DAEMON_UNREACHABLE', 'The daemon is about to end');
+    const controller = new AbortController();
+    const id = randomBytes(6).toString('hex');
+    const mountpoint = request.mountpoint ?? this.#options.run.mnt(id);
+    const key = await realMountpoint(mountpoint).catch(() => mountpoint);
+    const done = this.#serial.run(key, () =>
+      this.#mount(id, request, onEvent, AbortSignal.any([signal, controller.signal])),
+    );
+    this.#pending.set(done, controller);
+    try {
+      return this.#status(await done);
+    } finally {
+      this.#pending.delete(done);
+    }
+  }
+
+  /** `target`: a mountpoint, an id, a reference or "*". Throws MOUNT_NOT_FOUND, MOUNT_BUSY, MOUNT_FAILED. */
+  async unmount(target: string, lazy: boolean): Promise<MountStatus[]> {
+    await this.tidy();
+    const real = target.startsWith('/') ? await realMountpoint(target).catch(() => target) : target;
+    const found = this.#listed().filter(
+      ({ id, mountpoint, reference }) =>
+        target === '*' || [id, mountpoint, reference].some((x) => x === target || x === real),
+    );
+    if (found.length === 0 && target !== '*') {
+      throw new LaminaError('MOUNT_NOT_FOUND', `Nothing of ours is mounted as ${target}`, {
+        hint: '`lamina mounts` lists what is.',
+        details: { target },
+      });
+    }
+    const done: MountStatus[] = [];
+    let failure: unknown;
+    // The latest first: mounts may lie in mounts.
+    for (const record of found.reverse()) {
+      const status = this.#status(record);
+      try {
+        if (await this.#serial.run(record.mountpoint, () => this.#unmount(record.id, lazy))) done.push(status);
+      } catch (e) {
+        failure ??= e;
+      }
+    }
+    if (failure !== undefined) throw toLaminaError(failure);
+    return done;
+  }
+
+  /** Ends every mount and blobfs. Without `force` throws MOUNT_BUSY when one is in use, and mounts can be made again. */
+  async stop(force: boolean): Promise<void> {
+    this.#stopping = true;
+    try {
+      const ending = new LaminaError('DAEMON_UNREACHABLE', 'The daemon is about to end');
+      for (const controller of this.#pending.values()) controller.abort(ending);
+      const pending = Promise.allSettled(this.#pending.keys());
+      await Promise.race([pending, new Promise((resolve) => setTimeout(resolve, CANCEL_TIMEOUT_MS))]);
+      await this.unmount('*', force);
+      await this.#options.blobs.end();
+    } catch (e) {
+      this.#stopping = false;
+      throw e;
+    }
+  }
+
+  /** Takes notice of what others have unmounted. */
+  async tidy(): Promise<void> {
+    const mounts = readMountInfo();
+    for (const record of this.#listed()) {
+      if (!mounts.some((m) => m.mountpoint === record.mountpoint && isVisible(record)(m)))
+        await this.#dropIfUnmounted(record.id);
+    }
+    await this.#options.blobs.tidy();
+    if (this.#options.blobs.alive) return;
+    for (const record of this.#mounts.values()) {
+      if (record.detached && record.engine === 'kernel') await this.#forget(record);
+    }
+  }
+
+  initialised(id: string, negotiated: Negotiated): void {
+    this.#learn(id, { negotiated });
+  }
+
+  /** The kernel has ended the connection of a mount of the fuse engine. */
+  async gone(id: string): Promise<void> {
+    const record = this.#mounts.get(id);
+    if (record?.detached === true) await this.#serial.run(record.mountpoint, () => this.#forget(record));
+    else if (record !== undefined) await this.#dropIfUnmounted(id);
+  }
+
+  #listed(): MountRecord[] {
+    return [...this.#mounts.values()].filter(({ detached }) => !detached);
+  }
+
+  #learn(id: string, facts: Partial<MountRecord>): void {
+    for (const records of [this.#mounts, this.#making]) {
+      const before = records.get(id);
+      if (before === undefined) continue;
+      const record = { ...before, ...facts };
+      records.set(id, record);
+      this.#options.records.put(record);
+    }
+  }
+
+  async #mount(id: string, request: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<MountRecord> {
+    const { log, store } = this.#options;
+    const wanted = request.mountpoint === undefined ? undefined : await checkMountpoint(request.mountpoint, log);
+    signal.throwIfAborted();
+    const reference = parseReference(request.reference, '/');
+    const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
+    const image = await resolveImage(reference, platform === undefined ? {} : { platform });
+    signal.throwIfAborted();
+    // Of many that want the same new image, one indexes it and the others find it done.
+    const prepared = await this.#preparing.run(image.layers.map(({ diffId }) => diffId).join(), () => {
+      signal.throwIfAborted();
+      const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
+      return prepareImage(image, { store, compat: request.compat, onProgress, signal });
+    });
+    for (const message of [...image.warnings, ...prepared.notes]) onEvent({ type: 'warning', message });
+    signal.throwIfAborted();
+    const choice = chooseEngine(request.engine, prepared.layers.length);
+    const mountpoint = wanted ?? this.#options.run.mnt(id);
+    const record = this.#record(id, mountpoint, request, prepared, choice);
+    await this.#checkOverlay(record);
+    if (record.ownsMountpoint) await mkdir(mountpoint, { mode: 0o755 });
+    const mounted = await this.#attach(record, request.engine === 'auto', signal);
+    log.info(
+      { id, mountpoint, reference: record.reference, engine: mounted.engine, reason: mounted.reason },
+      'mounted',
+    );
+    return mounted;
+  }
+
+  /** Mounts by the record's engine; a kernel that refuses when nobody has asked for it gives way to the fuse engine. */
+  async #attach(record: MountRecord, mayFallBack: boolean, signal: AbortSignal): Promise<MountRecord> {
+    const { addLayer, log, records } = this.#options;
+    const { id } = record;
+    for (const source of record.layers) addLayer(source);
+    records.put(record);
+    this.#making.set(id, record);
+    try {
+      await this.#attacher.attach(record, (facts) => this.#learn(id, facts));
+      signal.throwIfAborted();
+      const made = this.#making.get(id) ?? record;
+      this.#making.delete(id);
+      this.#mounts.set(id, made);
+      return made;
+    } catch (e) {
+      const again = mayFallBack && record.engine === 'kernel' && !signal.aborted;
+      await this.#undo(this.#making.get(id) ?? record, again);
+      if (!again) throw e;
+      const { message } = toLaminaError(e);
+      log.warn({ id, error: message }, 'the kernel engine failed; taking the fuse engine');
+      return this.#attach({ ...record, engine: 'fuse', reason: `our FUSE server: ${message}` }, false, signal);
+    }
+  }
+
+  async #undo(record: MountRecord, keepMountpoint: boolean): Promise<void> {
+    const { connections, log } = this.#options;
+    try {
+      await this.#attacher.detach(record, true);
+      if (connections.has(record.id)) this.#attacher.abort(record);
+    } catch (e) {
+      log.error({ err: e, id: record.id }, 'undoing a mount failed');
+    }
+    await this.#forget(keepMountpoint ? { ...record, ownsMountpoint: false } : record);
+  }
+
+  /** False when somebody else was faster. */
+  async #unmount(id: string, lazy: boolean): Promise<boolean> {
+    const { connections, log } = this.#options;
+    const record = this.#mounts.get(id);
+    if (record === undefined || record.detached) return false;
+    const how = await this.#attacher.detach(record, lazy);
+    log.info({ id, mountpoint: record.mountpoint, how }, 'unmounted');
+    if (record.engine === 'fuse' && connections.has(id)) {
+      log.info({ id }, 'the image is still in use in a detached mount or another mount namespace: it is served on');
+      this.#learn(id, { detached: true });
+    } else if (how === 'detached' && record.overlay !== null) this.#learn(id, { detached: true });
+    else await this.#forget(record);
+    return true;
+  }
+
+  #dropIfUnmounted(id: string): Promise<void> {
+    const mountpoint = this.#mounts.get(id)?.mountpoint ?? '';
+    return this.#serial.run(mountpoint, async () => {
+      const record = this.#mounts.get(id);
+      if (record === undefined || record.detached) return;
+      const here = readMountInfo().filter((m) => m.mountpoint === record.mountpoint);
+      if (here.some(isVisible(record))) {
+        if (record.engine === 'kernel' || this.#options.connections.has(id)) return;
+        this.#options.log.warn(
+          { id, mountpoint: record.mountpoint },
+          'the connection of a mount was aborted from outside',
+        );
+      } else this.#options.log.info({ id, mountpoint: record.mountpoint }, 'somebody else has unmounted');
+      await this.#unmount(id, true);
+    });
+  }
+
+  async #forget(record: MountRecord): Promise<void> {
+    await this.#attacher.clean(record);
+    this.#mounts.delete(record.id);
+    this.#making.delete(record.id);
+    this.#options.records.remove(record.id);
+  }
+
+  #record(
+    id: string,
+    mountpoint: string,
+    request: MountRequest,
+    { image, treePath, layers }: PreparedImage,
+    { engine, reason }: EngineChoice,
+  ): MountRecord {
+    return {
+      id,
+      mountpoint,
+      engine,
+      reason,
+      reference: image.reference,
+      manifestDigest: image.manifestDigest ?? null,
+      configDigest: image.configDigest,
+      platform: formatPlatform(image.platform),
+      treePath,
+      layers: this.#options.slots.assign(layers, request.verify),
+      overlay: request.writable === undefined ? null : this.#overlay(id, request.writable.upper),
+      ownsMountpoint: request.mountpoint === undefined,
+      imageDevice: null,
+      overlayDevice: null,
+      created: Date.now(),
+      negotiated: null,
+      detached: false,
+    };
+  }
+
+  #overlay(id: string, upper: string | undefined): NonNullable<MountRecord['overlay']> {
+    if (upper === undefined) {
+      const ownedDirectory = join(this.#options.store.path, 'overlays', id);
+      return { upper: join(ownedDirectory, 'upper'), work: join(ownedDirectory, 'work'), ownedDirectory };
+    }
+    return { upper, work: join(dirname(upper), `.${basename(upper)}.lamina-work`), ownedDirectory: null };
+  }
+
+  /** Two overlays on one upper directory would destroy it. Throws MOUNT_BUSY, MOUNT_FAILED. */
+  async #checkOverlay({ overlay }: MountRecord): Promise<void> {
+    if (overlay === null || overlay.ownedDirectory !== null) return;
+    const { upper } = overlay;
+    const other = [...this.#mounts.values(), ...this.#making.values()].find(
+      (record) => record.overlay?.upper === upper,
+    );
+    if (other !== undefined) {
+      throw new LaminaError('MOUNT_BUSY', `Cannot use ${upper}: the mount on ${other.mountpoint} writes to it`, {
+        details: { path: upper },
+      });
+    }
+    const device = async (path: string): Promise<number | undefined> => (await stat(path).catch(() => undefined))?.dev;
+    const [own, parent] = [await device(upper), await device(dirname(upper))];
+    if (parent === undefined || (own !== undefined && own !== parent)) {
+      throw new LaminaError(
+        'MOUNT_FAILED',
+        `Cannot use ${upper}: overlayfs needs a work directory beside it, on the same file system`,
+        {
+          hint: 'Give a directory below a file system’s root, whose parent exists.',
+          details: { path: upper },
+        },
+      );
+    }
+  }
+
+  #status(record: MountRecord): MountStatus {
+    const counts = record.layers.map(({ slot }) => this.#options.bytes(slot));
+    const sum = (field: keyof ByteCounts): number => counts.reduce((n, count) => n + count[field], 0);
+    return {
+      id: record.id,
+      mountpoint: record.mountpoint,
+      engine: record.engine,
+      reason: record.reason,
+      reference: record.reference,
+      manifestDigest: record.manifestDigest,
+      configDigest: record.configDigest,
+      platform: record.platform,
+      layers: record.layers.length,
+      upper: record.overlay?.upper ?? null,
+      created: record.created,
+      bytes: { served: sum('served'), verified: sum('verified'), filled: sum('filled') },
+    };
+  }
+}

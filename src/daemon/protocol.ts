@@ -1,0 +1,76 @@
+/**
+ * The control API: HTTP over the unix socket RUN/control.sock, JSON bodies.
+ *
+ *     GET    /v1/status             DaemonStatus
+ *     GET    /v1/mounts             MountStatus[]
+ *     POST   /v1/mounts             MountRequest -> MountEvent lines (NDJSON), the last one "mounted" or "error"
+ *     DELETE /v1/mounts?target=T&lazy=1   MountStatus[]: what was unmounted; T is a mountpoint, an id, a reference or "*"
+ *     POST   /v1/stop               StopRequest -> {}: unmounts everything, answers, then the daemon ends
+ *
+ * A failed request has a 4xx or 5xx status and a SerializedError as its body.
+ */
+import { z } from 'zod';
+import type { SerializedError } from '../errors.js';
+import type { ProgressEvent } from '../image/progress.js';
+
+export const mountRequest = z.strictObject({
+  /** In its full form, paths absolute. */
+  reference: z.string().min(1).max(8192),
+  /** Absolute; made under RUN/mnt when absent. */
+  mountpoint: z.string().startsWith('/').max(4095).optional(),
+  /** "os/arch[/variant]". */
+  platform: z.string().max(100).optional(),
+  engine: z.enum(['auto', 'kernel', 'fuse']).default('auto'),
+  verify: z.enum(['every-read', 'first-read']).default('every-read'),
+  compat: z.enum(['spec', 'overlay']).default('spec'),
+  /** An overlayfs over the image; `upper` is a directory (absolute) that outlives the mount, else one of the daemon's own. */
+  writable: z.strictObject({ upper: z.string().startsWith('/').optional() }).optional(),
+});
+export type MountRequest = z.infer<typeof mountRequest>;
+export type MountRequestInput = z.input<typeof mountRequest>;
+
+export const stopRequest = z.strictObject({
+  /** Unmount lazily what is busy instead of refusing. */
+  force: z.boolean().default(false),
+});
+export type StopRequest = z.infer<typeof stopRequest>;
+
+export interface MountStatus {
+  readonly id: string;
+  readonly mountpoint: string;
+  readonly engine: 'kernel' | 'fuse';
+  /** Why this engine. */
+  readonly reason: string;
+  readonly reference: string;
+  readonly manifestDigest: string | null;
+  readonly configDigest: string;
+  readonly platform: string;
+  readonly layers: number;
+  /** The overlay's upper directory. */
+  readonly upper: string | null;
+  /** Milliseconds since 1970. */
+  readonly created: number;
+  /** Bytes since the server started, over all mounts that share a layer. */
+  readonly bytes: { readonly served: number; readonly verified: number; readonly filled: number };
+}
+
+export interface DaemonStatus {
+  readonly supervisorPid: number;
+  readonly serverPid: number;
+  readonly version: string;
+  /** Seconds since the server started. */
+  readonly uptime: number;
+  /** How often the server has died under its supervisor. */
+  readonly restarts: number;
+  /** False when the supervisor has died: a crash would now lose the mounts. */
+  readonly supervised: boolean;
+  readonly store: string;
+  readonly run: string;
+  readonly mounts: readonly MountStatus[];
+}
+
+export type MountEvent =
+  | { readonly type: 'progress'; readonly event: ProgressEvent }
+  | { readonly type: 'warning'; readonly message: string }
+  | { readonly type: 'mounted'; readonly mount: MountStatus }
+  | { readonly type: 'error'; readonly error: SerializedError };

@@ -1,0 +1,137 @@
+/**
+ * What a worker serves: the connections and layers that the main thread has told it of. Serve workers spend their lives
+ * in a system call, so they take their messages between requests, when they meet an id that they do not know.
+ */
+import { closeSync, fstatSync, openSync } from 'node:fs';
+import { LaminaError, type SerializedError, toLaminaError } from '../errors.js';
+import { ErofsReader } from '../erofs/reader.js';
+import type { FileSystem } from '../fuse/file-system.js';
+import type { Negotiated } from '../fuse/init.js';
+import type { Connection } from '../fuse/serve-loop.js';
+import { Session } from '../fuse/session.js';
+import { BlobFs } from '../mount/blobfs.js';
+import { Counters } from '../mount/counters.js';
+import { FailedFs } from '../mount/failed-fs.js';
+import { ImageFs } from '../mount/image-fs.js';
+import { LayerReaders, type LayerSource } from '../mount/layer-readers.js';
+import { mmapReadOnly, type Mapping } from '../native/libc.js';
+import { withoutSeal } from '../store/sealed.js';
+
+export type ConnectionContent =
+  { readonly kind: 'blobs' } | { readonly kind: 'image'; readonly treePath: string; readonly slots: readonly number[] };
+
+export interface ConnectionSpec {
+  /** The epoll datum: from 1 on, never used twice by one server. */
+  readonly id: number;
+  readonly fd: number;
+  readonly content: ConnectionContent;
+  readonly negotiated: Negotiated | undefined;
+}
+
+/** Main thread to worker. */
+export type ToWorker =
+  | { readonly op: 'layer'; readonly source: LayerSource }
+  | { readonly op: 'connect'; readonly spec: ConnectionSpec }
+  | { readonly op: 'disconnect'; readonly id: number };
+
+/** Worker to main thread. */
+export type FromWorker =
+  | { readonly op: 'ready' }
+  | { readonly op: 'init'; readonly id: number; readonly negotiated: Negotiated }
+  | { readonly op: 'gone'; readonly id: number }
+  /** Of fill workers, which may have been at work: the connection's descriptor will not be used any more. */
+  | { readonly op: 'released'; readonly id: number }
+  | { readonly op: 'failed'; readonly connection: number; readonly node: number; readonly error: SerializedError }
+  | { readonly op: 'healed'; readonly diffId: string; readonly offset: number; readonly got: string };
+
+/** Serve to fill worker: a READ request that missed, as it came from the kernel. */
+export interface Deferred {
+  readonly id: number;
+  readonly request: Uint8Array;
+}
+
+export interface ServedOptions {
+  /** Bytes of verified chunks to keep. */
+  readonly memory: number;
+  /** Made by `createCounterMemory`, this thread's own. */
+  readonly counters: SharedArrayBuffer;
+}
+
+interface Entry {
+  readonly connection: Connection;
+  readonly close: () => void;
+}
+
+export class Served {
+  readonly layers: LayerReaders;
+  readonly #send: (message: FromWorker) => void;
+  readonly #connections = new Map<number, Entry>();
+
+  constructor({ memory, counters }: ServedOptions, send: (message: FromWorker) => void) {
+    this.#send = send;
+    this.layers = new LayerReaders({
+      memory,
+      counters: new Counters(counters),
+      onHeal: (layer, offset, got) => send({ op: 'healed', diffId: layer.diffId, offset, got }),
+    });
+  }
+
+  apply(message: ToWorker): void {
+    switch (message.op) {
+      case 'layer':
+        this.layers.add(message.source);
+        return;
+      case 'connect':
+        this.#connect(message.spec);
+        return;
+      case 'disconnect':
+        this.#connections.get(message.id)?.close();
+        this.#connections.delete(message.id);
+    }
+  }
+
+  connection(id: number): Connection | undefined {
+    return this.#connections.get(id)?.connection;
+  }
+
+  #connect({ id, fd, content, negotiated }: ConnectionSpec): void {
+    const { fs, close } = this.#fileSystem(id, content);
+    const session = new Session(fs, {
+      negotiated,
+      onInit: (agreed) => this.#send({ op: 'init', id, negotiated: agreed }),
+      onError: (_operation, node, e) =>
+        this.#send({ op: 'failed', connection: id, node, error: toLaminaError(e).toJSON() }),
+    });
+    this.#connections.set(id, { connection: { id, fd, session }, close });
+  }
+
+  /** A tree that cannot be read fails every access; the other mounts go on, and nobody hangs. */
+  #fileSystem(id: number, content: ConnectionContent): { fs: FileSystem; close: () => void } {
+    if (content.kind === 'blobs') return { fs: new BlobFs(this.layers), close: () => undefined };
+    let tree: Mapping | undefined;
+    try {
+      tree = mapFile(content.treePath);
+      const fs = new ImageFs(new ErofsReader(withoutSeal(tree.bytes)), this.layers, content.slots);
+      return { fs, close: () => tree?.close() };
+    } catch (e) {
+      tree?.close();
+      const error = toLaminaError(e);
+      this.#send({ op: 'failed', connection: id, node: 0, error: error.toJSON() });
+      return { fs: new FailedFs(error), close: () => undefined };
+    }
+  }
+}
+
+function mapFile(path: string): Mapping {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (e) {
+    throw new LaminaError('STORE_CORRUPT', `Cannot open the tree ${path}`, { cause: e });
+  }
+  try {
+    return mmapReadOnly(fd, fstatSync(fd).size);
+  } finally {
+    closeSync(fd);
+  }
+}

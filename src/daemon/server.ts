@@ -1,0 +1,155 @@
+/**
+ * The server: serves every mount, and the control API. Started by the supervisor, which starts it again when it dies, so
+ * whatever it cannot go on after kills it. Arguments: RUN STORE. Exit code 0 only when it was asked to stop.
+ */
+import { LaminaError } from '../errors.js';
+import { Store } from '../store/store.js';
+import { BlobMount } from './blob-mount.js';
+import { Broker } from './broker.js';
+import { Connections } from './connections.js';
+import { Control } from './control.js';
+import { withDeadline } from './deadline.js';
+import { takeLock } from './lock.js';
+import { Repetitions, createLogger } from './log.js';
+import { MountTable } from './mount-table.js';
+import type { DaemonStatus } from './protocol.js';
+import { Records } from './records.js';
+import { recover } from './recovery.js';
+import { RunDir } from './run-dir.js';
+import type { FromWorker } from './served.js';
+import { Slots } from './slots.js';
+import { packageVersion } from './version.js';
+import { WorkerPool } from './worker-pool.js';
+
+/** Bytes of verified chunks in memory. Beside the kernel's page cache it matters only for chunks read in small parts. */
+const MEMORY = 128 * 1024 * 1024;
+/** How soon it is noticed that somebody else has unmounted a mount of the kernel engine. */
+const TIDY_INTERVAL_MS = 30_000;
+
+const STOP_TIMEOUT_MS = 40_000;
+
+const log = createLogger('server');
+
+function die(error: unknown, message: string): never {
+  log.fatal({ err: error }, message);
+  // process.exit would wait for workers that are in a system call.
+  process.kill(process.pid, 'SIGKILL');
+  throw error;
+}
+
+function logWorkerMessage(message: FromWorker, connections: Connections, repetitions: Repetitions): void {
+  if (message.op === 'failed') {
+    const { node, error } = message;
+    const connection = connections.keyOf(message.connection) ?? 'gone';
+    const suppressed = repetitions.report(`${connection} ${node} ${error.code}`);
+    if (suppressed !== undefined) log.error({ connection, node, error, suppressed }, 'an access has failed');
+  } else if (message.op === 'healed') {
+    const { diffId, offset, got } = message;
+    const suppressed = repetitions.report(`healed ${diffId}`);
+    if (suppressed !== undefined)
+      log.warn({ diffId, offset, got, suppressed }, 'a cached chunk was wrong and has been replaced');
+  }
+}
+
+async function main(): Promise<void> {
+  const startedAt = Date.now();
+  const [runPath, storePath] = process.argv.slice(2);
+  if (runPath === undefined || storePath === undefined) throw new LaminaError('USAGE', 'Usage: server RUN STORE');
+  process.umask(0o077);
+  const run = new RunDir(runPath);
+  const store = Store.open(storePath);
+  const records = new Records(run);
+  const slots = new Slots();
+  const repetitions = new Repetitions();
+
+  const broker = new Broker(() => {
+    const locked = takeLock(run);
+    log.error({ locked }, 'the supervisor died: the mounts would not survive this process');
+  });
+  const pool: WorkerPool = new WorkerPool({
+    memory: MEMORY,
+    onDeath: (e) => die(e, 'a worker died'),
+    onMessage(message) {
+      if (message.op === 'init') connections.initialised(message.id, message.negotiated);
+      else if (message.op === 'gone') connections.gone(message.id);
+      else logWorkerMessage(message, connections, repetitions);
+    },
+  });
+  const connections: Connections = new Connections({
+    broker,
+    pool,
+    log,
+    onInit: (key, negotiated) => (BlobMount.isKey(key) ? blobs : table).initialised(key, negotiated),
+    onGone(key) {
+      if (BlobMount.isKey(key)) blobs.gone(key);
+      else table.gone(key).catch((e: unknown) => log.error({ err: e, id: key }, 'cannot drop an ended mount'));
+    },
+  });
+  const blobs: BlobMount = new BlobMount({
+    run,
+    records,
+    connections,
+    slots,
+    log,
+    slotsInUse: () => table.slotsInUse(),
+  });
+  const shared = { run, store, records, slots, blobs, connections, broker, pool, log };
+  const table: MountTable = new MountTable({
+    ...shared,
+    addLayer: (source) => pool.addLayer(source),
+    bytes: (slot) => pool.bytes(slot),
+  });
+
+  // With `force` nothing may keep us: what could not be unmounted ends with the connections.
+  const stop = async (force: boolean): Promise<void> => {
+    try {
+      await withDeadline(table.stop(force), STOP_TIMEOUT_MS, 'Unmounting everything');
+    } catch (e) {
+      if (!force) throw e;
+      log.error({ err: e }, 'not everything could be unmounted');
+    }
+  };
+  const end = async (): Promise<never> => {
+    control.close();
+    await broker.announceEnd().catch(() => undefined);
+    log.info('stopped');
+    if (!(await pool.stop())) process.kill(process.pid, 'SIGKILL');
+    process.exit(0);
+  };
+  const status = async (): Promise<DaemonStatus> => ({
+    supervisorPid: held.supervisorPid,
+    serverPid: process.pid,
+    version: packageVersion(),
+    uptime: (Date.now() - startedAt) / 1000,
+    restarts: held.restarts,
+    supervised: broker.supervised,
+    store: store.path,
+    run: run.path,
+    mounts: await table.list(),
+  });
+  const control = new Control(
+    {
+      status,
+      mounts: () => table.list(),
+      mount: (request, onEvent, signal) => table.mount(request, onEvent, signal),
+      unmount: (target, lazy) => table.unmount(target, lazy),
+      stop,
+      stopped: () => void end(),
+    },
+    log,
+  );
+
+  const [held] = await Promise.all([broker.start(), pool.start()]);
+  for (const record of await recover(shared, held.connections)) table.adopt(record);
+  await table.tidy();
+  await control.listen(run.socket);
+  setInterval(() => {
+    table.tidy().catch((e: unknown) => log.error({ err: e }, 'looking after the mounts failed'));
+  }, TIDY_INTERVAL_MS).unref();
+  process.on('SIGTERM', () => void stop(true).then(end));
+  process.on('SIGINT', () => undefined);
+  log.info({ run: run.path, store: store.path, version: packageVersion(), restarts: held.restarts }, 'serving');
+}
+
+process.on('uncaughtException', (e) => die(e, 'uncaught exception'));
+main().catch((e: unknown) => die(e, 'cannot start'));

@@ -1,0 +1,53 @@
+/** The merged tree of an image, from the trees of its layers in the store: done once per image, in a thread of its own. */
+import { rmSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { loadTree } from '../erofs/load.js';
+import { ErofsReader } from '../erofs/reader.js';
+import { encodeTree } from '../erofs/writer.js';
+import { LaminaError, type SerializedError } from '../errors.js';
+import { readSealed, seal } from '../store/sealed.js';
+import { publish, writeDurably } from '../store/store.js';
+import { mergeLayers, type Compat } from '../union/merge.js';
+
+export interface MergeJob {
+  /** Base first: the layer's tree.erofs, and the bytes of its address space. */
+  readonly layers: readonly { readonly tree: string; readonly addressSpace: number }[];
+  readonly compat: Compat;
+  /** A fresh path on the store's file system. */
+  readonly temporary: string;
+  readonly path: string;
+}
+
+/** Null when it is done. */
+export type MergeAnswer = SerializedError | null;
+
+/** Writes the merged tree to `path`. Throws LINK_INVALID, PATH_LOOP, STORE_CORRUPT, EROFS_INVALID, DISK_FULL, IO. */
+export function mergeToStore({ layers, compat, temporary, path }: MergeJob): void {
+  const trees = layers.map(({ tree }) => loadTree(new ErofsReader(readSealed(tree))));
+  const devices = layers.map(({ addressSpace }) => addressSpace);
+  try {
+    writeDurably(temporary, seal(encodeTree(mergeLayers(trees, compat), { devices })));
+    publish(temporary, path);
+  } finally {
+    rmSync(temporary, { force: true });
+  }
+}
+
+/** {@link mergeToStore} without keeping this thread; throws an AbortError too. */
+export async function mergeInThread(job: MergeJob, signal?: AbortSignal): Promise<void> {
+  const worker = new Worker(new URL('./merge-worker.js', import.meta.url), { workerData: job });
+  let stop: (() => void) | undefined;
+  try {
+    const answer = await new Promise<MergeAnswer>((resolve, reject) => {
+      stop = (): void => reject(signal?.reason instanceof Error ? signal.reason : new Error('Aborted'));
+      signal?.addEventListener('abort', stop, { once: true });
+      worker.once('message', resolve).once('error', reject);
+      worker.once('exit', (code) => reject(new LaminaError('INTERNAL', `The merging thread ended with code ${code}`)));
+    });
+    if (answer !== null) throw LaminaError.fromJSON(answer);
+  } finally {
+    if (stop !== undefined) signal?.removeEventListener('abort', stop);
+    await worker.terminate();
+    rmSync(job.temporary, { force: true });
+  }
+}

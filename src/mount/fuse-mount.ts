@@ -1,0 +1,45 @@
+/** Opening a FUSE connection: /dev/fuse and mount(2). Done by the supervisor, or by a server that has lost it. */
+import { closeSync, constants, openSync } from 'node:fs';
+import { LaminaError, errnoOf } from '../errors.js';
+import { MS_NOATIME, MS_RDONLY, mount, setNonBlocking } from '../native/libc.js';
+import { MAX_READ } from '../fuse/wire.js';
+
+export interface FuseMount {
+  readonly target: string;
+  /** What mount(8) shows as the source. */
+  readonly source: string;
+  /** The file system's type is `fuse.` and this. */
+  readonly subtype: string;
+  /** False: only the user who mounted may look (blobfs). */
+  readonly allowOther: boolean;
+}
+
+/**
+ * Mounts and returns the connection's descriptor, which must be served. mount(2) does not wait for the server.
+ * `default_permissions` lets the kernel check modes and ACLs; set-user-ID and devices work, as in a container they must.
+ * Throws FUSE_UNAVAILABLE, MOUNT_FAILED.
+ */
+export function openFuseMount({ target, source, subtype, allowOther }: FuseMount): number {
+  let fd: number;
+  try {
+    fd = openSync('/dev/fuse', constants.O_RDWR);
+  } catch (e) {
+    throw new LaminaError('FUSE_UNAVAILABLE', `Cannot open /dev/fuse: ${errnoOf(e) ?? String(e)}`, {
+      cause: e,
+      hint: 'Load the fuse module (modprobe fuse), or give the container the device (--device /dev/fuse); `lamina doctor` says more.',
+    });
+  }
+  const options = ['rootmode=40000', 'user_id=0', 'group_id=0', 'default_permissions', `max_read=${MAX_READ}`];
+  if (allowOther) options.push('allow_other');
+  try {
+    setNonBlocking(fd);
+    mount(source, target, `fuse.${subtype}`, MS_RDONLY | MS_NOATIME, [`fd=${fd}`, ...options].join(','));
+    return fd;
+  } catch (e) {
+    closeSync(fd);
+    throw new LaminaError('MOUNT_FAILED', `Cannot mount on ${target}: ${errnoOf(e) ?? String(e)}`, {
+      cause: e,
+      hint: errnoOf(e) === 'EPERM' ? 'Mounting needs root (CAP_SYS_ADMIN).' : undefined,
+    });
+  }
+}

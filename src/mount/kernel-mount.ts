@@ -1,0 +1,34 @@
+/**
+ * The `kernel` engine's mount: the kernel reads an image's tree from its EROFS file, and file data from the layers' files
+ * in blobfs. Lookups, attributes and directories never leave the kernel.
+ */
+import { LaminaError } from '../errors.js';
+import { MOUNT_ATTR_NOATIME, MOUNT_ATTR_RDONLY, SysError, fsMount } from '../native/libc.js';
+import { erofsBdis, raiseReadAhead } from './read-ahead.js';
+
+export interface KernelMount {
+  /** The image's tree: what mountinfo shows as the source. */
+  readonly treePath: string;
+  /** One file for each device of the tree, base first. */
+  readonly devices: readonly string[];
+  readonly target: string;
+}
+
+/** ENOTBLK, which Node does not know by name: the kernel makes no file-backed mount of a file on this file system. */
+const NO_FILE_BACKED_MOUNTS = 15;
+
+/** Set-user-ID and devices work, as in a container they must. Throws MOUNT_FAILED with what the kernel says. */
+export async function mountErofs({ treePath, devices, target }: KernelMount): Promise<void> {
+  const before = erofsBdis();
+  try {
+    const options = devices.map((path) => ['device', path] as const);
+    await fsMount('erofs', treePath, options, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME, target);
+  } catch (e) {
+    const refused = e instanceof SysError && e.errno === NO_FILE_BACKED_MOUNTS;
+    const why = refused ? 'it mounts none from the file system that the store is on' : (e as Error).message;
+    throw new LaminaError('MOUNT_FAILED', `The kernel cannot mount ${treePath} as EROFS: ${why}`, {
+      cause: e,
+    });
+  }
+  for (const bdi of erofsBdis()) if (!before.has(bdi)) raiseReadAhead(bdi);
+}

@@ -1,0 +1,44 @@
+/**
+ * A writable view of a mounted image: the kernel's overlayfs, with the image as the lower and a directory of the host as
+ * the upper layer. Writes never reach the image.
+ */
+import { LaminaError } from '../errors.js';
+import { MOUNT_ATTR_NOATIME, fsMount } from '../native/libc.js';
+
+export interface OverlayMount {
+  /** What mount(8) shows as the source. */
+  readonly source: string;
+  /** Where the image is mounted. */
+  readonly lower: string;
+  readonly upper: string;
+  /** Empty, on the file system of `upper`. */
+  readonly work: string;
+  readonly target: string;
+}
+
+/** Throws MOUNT_FAILED with what the kernel says. */
+export async function mountOverlay({ source, lower, upper, work, target }: OverlayMount): Promise<void> {
+  try {
+    await fsMount(
+      'overlay',
+      source,
+      [
+        ['lowerdir', escapePath(lower)],
+        ['upperdir', escapePath(upper)],
+        ['workdir', escapePath(work)],
+      ],
+      MOUNT_ATTR_NOATIME,
+      target,
+    );
+  } catch (e) {
+    throw new LaminaError('MOUNT_FAILED', `Cannot mount an overlay on ${target}: ${(e as Error).message}`, {
+      cause: e,
+      hint: `The file system of ${upper} must take overlay uppers (ext4, xfs, btrfs and tmpfs do, an overlay does not): choose another with --upper.`,
+    });
+  }
+}
+
+/** overlayfs unescapes its paths (ovl_unescape) and splits lowerdir at colons (ovl_parse_param_split_lowerdirs). */
+function escapePath(path: string): string {
+  return path.replace(/[\\:]/g, '\\$&');
+}
