@@ -3,8 +3,7 @@
  * other. A mount's record is written before the kernel is told of it and removed after the kernel has let go of it.
  */
 import { randomBytes } from 'node:crypto';
-import { mkdir, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { mkdir } from 'node:fs/promises';
 import { LaminaError, toLaminaError } from '../errors.js';
 import type { Negotiated } from '../fuse/init.js';
 import { prepareImage, type PreparedImage } from '../image/prepare.js';
@@ -21,6 +20,7 @@ import type { BlobMount } from './blob-mount.js';
 import type { Connections } from './connections.js';
 import type { Logger } from './log.js';
 import { checkMountpoint, realMountpoint } from './mountpoint.js';
+import { checkUpper, overlayPlace } from './overlay-place.js';
 import type { MountEvent, MountRequest, MountStatus } from './protocol.js';
 import type { MountRecord, Records } from './records.js';
 import type { RunDir } from './run-dir.js';
@@ -201,8 +201,8 @@ export class MountTable {
     signal.throwIfAborted();
     const choice = chooseEngine(request.engine, prepared.layers.length);
     const mountpoint = wanted ?? this.#options.run.mnt(id);
-    const record = this.#record(id, mountpoint, request, prepared, choice);
-    await this.#checkOverlay(record);
+    const record = this.#record(id, mountpoint, request, prepared, choice, await overlayPlace(id, request, store));
+    await checkUpper(record, [...this.#mounts.values(), ...this.#making.values()]);
     if (record.ownsMountpoint) await mkdir(mountpoint, { mode: 0o755 });
     const mounted = await this.#attach(record, request.engine === 'auto', signal);
     log.info(
@@ -292,6 +292,7 @@ export class MountTable {
     request: MountRequest,
     { image, treePath, layers }: PreparedImage,
     { engine, reason }: EngineChoice,
+    overlay: MountRecord['overlay'],
   ): MountRecord {
     return {
       id,
@@ -304,7 +305,7 @@ export class MountTable {
       platform: formatPlatform(image.platform),
       treePath,
       layers: this.#options.slots.assign(layers, request.verify),
-      overlay: request.writable === undefined ? null : this.#overlay(id, request.writable.upper),
+      overlay,
       ownsMountpoint: request.mountpoint === undefined,
       imageDevice: null,
       overlayDevice: null,
@@ -312,40 +313,6 @@ export class MountTable {
       negotiated: null,
       detached: false,
     };
-  }
-
-  #overlay(id: string, upper: string | undefined): NonNullable<MountRecord['overlay']> {
-    if (upper === undefined) {
-      const ownedDirectory = join(this.#options.store.path, 'overlays', id);
-      return { upper: join(ownedDirectory, 'upper'), work: join(ownedDirectory, 'work'), ownedDirectory };
-    }
-    return { upper, work: join(dirname(upper), `.${basename(upper)}.lamina-work`), ownedDirectory: null };
-  }
-
-  /** Two overlays on one upper directory would destroy it. Throws MOUNT_BUSY, MOUNT_FAILED. */
-  async #checkOverlay({ overlay }: MountRecord): Promise<void> {
-    if (overlay === null || overlay.ownedDirectory !== null) return;
-    const { upper } = overlay;
-    const other = [...this.#mounts.values(), ...this.#making.values()].find(
-      (record) => record.overlay?.upper === upper,
-    );
-    if (other !== undefined) {
-      throw new LaminaError('MOUNT_BUSY', `Cannot use ${upper}: the mount on ${other.mountpoint} writes to it`, {
-        details: { path: upper },
-      });
-    }
-    const device = async (path: string): Promise<number | undefined> => (await stat(path).catch(() => undefined))?.dev;
-    const [own, parent] = [await device(upper), await device(dirname(upper))];
-    if (parent === undefined || (own !== undefined && own !== parent)) {
-      throw new LaminaError(
-        'MOUNT_FAILED',
-        `Cannot use ${upper}: overlayfs needs a work directory beside it, on the same file system`,
-        {
-          hint: 'Give a directory below a file system’s root, whose parent exists.',
-          details: { path: upper },
-        },
-      );
-    }
   }
 
   #status(record: MountRecord): MountStatus {

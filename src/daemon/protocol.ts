@@ -23,7 +23,10 @@ export const mountRequest = z.strictObject({
   engine: z.enum(['auto', 'kernel', 'fuse']).default('auto'),
   verify: z.enum(['every-read', 'first-read']).default('every-read'),
   compat: z.enum(['spec', 'overlay']).default('spec'),
-  /** An overlayfs over the image; `upper` is a directory (absolute) that outlives the mount, else one of the daemon's own. */
+  /**
+   * An overlayfs over the image. `upper` is a directory (absolute, made when missing) that outlives the mount, else one
+   * of the daemon's own. overlayfs needs a work directory beside it, `.NAME.lamina-work`, which goes with the mount.
+   */
   writable: z.strictObject({ upper: z.string().startsWith('/').optional() }).optional(),
 });
 export type MountRequest = z.infer<typeof mountRequest>;

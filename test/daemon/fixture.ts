@@ -38,8 +38,9 @@ export async function connect(run: string): Promise<DaemonClient> {
   return client;
 }
 
-export async function setup(t: Test): Promise<Fixture> {
-  const daemon = await startDaemon(t);
+/** `place`: a directory for the daemon and the image instead of a new one. */
+export async function setup(t: Test, place?: string): Promise<Fixture> {
+  const daemon = await startDaemon(t, place);
   const { reference } = await makeLayout(join(daemon.directory, 'image'), {
     layers: [
       {

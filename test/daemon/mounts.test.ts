@@ -21,6 +21,7 @@ import {
 } from './fixture.js';
 import { makeLayout } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';
+import { tempDir } from '../support/tmp.js';
 
 t.test('mounts', async (t) => {
   if (skipUnless(t, isRoot, 'mounting needs root')) return;
@@ -175,7 +176,9 @@ t.test('mounts', async (t) => {
       const kept = await client.mount({ reference, engine, writable: { upper } });
       t.equal(await issue(kept), 'changed\n', 'the image is as it was');
       await writeFile(join(kept.mountpoint, 'new'), 'kept\n');
-      t.match(await failure(client.mount({ reference, engine, writable: { upper } })), { code: 'MOUNT_BUSY' });
+      t.match(await failure(client.mount({ reference, engine, writable: { upper: `${upper}/.` } })), {
+        code: 'MOUNT_BUSY',
+      });
       await client.unmount(kept.id);
       t.equal(await readFile(join(upper, 'new'), 'utf8'), 'kept\n', 'the user’s stays');
       t.strictSame(await readdir(space), ['odd:name\\'], 'and the work directory goes');
@@ -244,4 +247,22 @@ t.test('mounts', async (t) => {
     await second.stop();
     t.strictSame(mountsOf(daemon), []);
   });
+});
+
+t.test('where the kernel mounts no EROFS from the store’s file system, the fuse engine takes its place', async (t) => {
+  if (skipUnless(t, isRoot, 'mounting needs root')) return;
+  const dir = tempDir(t);
+  for (const name of ['lower', 'upper', 'work', 'merged']) await mkdir(join(dir, name));
+  const options = `lowerdir=${dir}/lower,upperdir=${dir}/upper,workdir=${dir}/work`;
+  await run('mount', ['-t', 'overlay', 'overlay', '-o', options, join(dir, 'merged')]);
+  const { client, daemon, reference } = await setup(t, join(dir, 'merged'));
+  const mount = await client.mount({ reference });
+  t.match(mount, { engine: 'fuse', reason: /our FUSE server: The kernel cannot mount/ });
+  t.equal(await issue(mount), 'changed\n');
+  t.match(await failure(client.mount({ reference, engine: 'kernel' })), { code: 'MOUNT_FAILED' });
+  t.match(await failure(client.mount({ reference, writable: {} })), { code: 'MOUNT_FAILED', hint: /--upper/ });
+  t.strictSame(await readdir(join(daemon.run, 'mnt')), [mount.id], 'failures leave nothing');
+  t.strictSame(await readdir(join(daemon.run, 'lower')), []);
+  t.strictSame(await readdir(join(daemon.store, 'overlays')), []);
+  await client.stop();
 });
