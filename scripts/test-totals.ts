@@ -45,6 +45,7 @@ if (isMain(import.meta.url)) {
   const [path = '', status = '1'] = process.argv.slice(2);
   const totals = totalsOf(readFileSync(path, 'utf8'), Number(status));
   for (const note of totals.notes) console.error(note);
-  console.log(`${totals.passed} passed, ${totals.failed} failed`);
+  // What was printed before may have left the line begun.
+  console.log(`\n${totals.passed} passed, ${totals.failed} failed`);
   process.exitCode = totals.failed === 0 ? 0 : 1;
 }

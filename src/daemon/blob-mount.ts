@@ -3,6 +3,7 @@
  * them, taken down after the last. The kernel says when that is: an EROFS mount, even one that lives on in another mount
  * namespace, holds its layers' files open, and blobfs is busy.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Negotiated } from '../fuse/init.js';
 import { LaminaError, errnoOf } from '../errors.js';
 import { isDead, mountAt } from '../mount/mountinfo.js';
@@ -18,6 +19,8 @@ import { Serial } from './serial.js';
 const SUBTYPE = 'lamina-blobs';
 const KEY_PREFIX = 'blobs-';
 const END_TIMEOUT_MS = 1000;
+const BUSY_TRIES = 10;
+const BUSY_DELAY_MS = 30;
 
 export interface BlobMountOptions {
   readonly run: RunDir;
@@ -172,7 +175,7 @@ export class BlobMount {
     const key = this.#current;
     if (key === undefined || this.#users.size > 0) return;
     try {
-      await umount2(run.blobs, UMOUNT_NOFOLLOW);
+      await unmountSoon(run.blobs);
     } catch (e) {
       if (errnoOf(e) === 'EBUSY' && !force) return;
       if (errnoOf(e) === 'EBUSY') await umount2(run.blobs, MNT_DETACH | UMOUNT_NOFOLLOW);
@@ -182,5 +185,17 @@ export class BlobMount {
     this.#current = undefined;
     if (!(await connections.ends(key, END_TIMEOUT_MS)))
       log.info('blobfs lives on in another mount namespace or under a detached mount');
+  }
+}
+
+/** The kernel lets go of an ended EROFS mount's files a moment after it has ended, when reads were under way. */
+async function unmountSoon(target: string): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await umount2(target, UMOUNT_NOFOLLOW);
+    } catch (e) {
+      if (errnoOf(e) !== 'EBUSY' || tries === BUSY_TRIES) throw e;
+      await delay(BUSY_DELAY_MS);
+    }
   }
 }

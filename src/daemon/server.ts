@@ -25,6 +25,7 @@ import { WorkerPool } from './worker-pool.js';
 const MEMORY = 128 * 1024 * 1024;
 /** How soon it is noticed that somebody else has unmounted a mount of the kernel engine. */
 const TIDY_INTERVAL_MS = 30_000;
+const LOCK_RETRY_MS = 10;
 
 const STOP_TIMEOUT_MS = 40_000;
 
@@ -51,6 +52,12 @@ function logWorkerMessage(message: FromWorker, connections: Connections, repetit
   }
 }
 
+/** A dying process closes its descriptors one after the other: the supervisor's lock may outlive its channel. */
+function lockWhenFree(run: RunDir): void {
+  if (takeLock(run)) log.info('the run directory is locked by the server now');
+  else setTimeout(() => lockWhenFree(run), LOCK_RETRY_MS);
+}
+
 async function main(): Promise<void> {
   const startedAt = Date.now();
   const [runPath, storePath] = process.argv.slice(2);
@@ -63,8 +70,8 @@ async function main(): Promise<void> {
   const repetitions = new Repetitions();
 
   const broker = new Broker(() => {
-    const locked = takeLock(run);
-    log.error({ locked }, 'the supervisor died: the mounts would not survive this process');
+    log.error('the supervisor died: the mounts would not survive this process');
+    lockWhenFree(run);
   });
   const pool: WorkerPool = new WorkerPool({
     memory: MEMORY,

@@ -135,6 +135,8 @@ t.test('without its supervisor the server goes on, and lets no other in', async 
   const { serverPid } = await client.status();
   process.kill(daemon.supervisorPid, 'SIGKILL');
   await eventually(t, 'it is noticed', async () => !(await client.status()).supervised);
+  const owner = async (): Promise<string> => (await readFile(join(daemon.run, 'lock'), 'utf8')).trim();
+  await eventually(t, 'the server takes the lock', async () => (await owner()) === String(serverPid));
   await dropCaches();
   t.equal(await sumOf(join(mountpoint, 'random')), randomSum);
   for (const engine of engines) {
@@ -143,7 +145,7 @@ t.test('without its supervisor the server goes on, and lets no other in', async 
     await client.unmount(id);
   }
   const supervisor = fileURLToPath(new URL('../../src/daemon/supervisor.js', import.meta.url));
-  await t.rejects(run(process.execPath, [supervisor, daemon.run, daemon.store]), { code: 75 });
+  await t.rejects(run(process.execPath, [supervisor, daemon.run, daemon.store], { timeout: 20_000 }), { code: 75 });
   t.match(await client.status(), { serverPid });
   await client.stop();
   t.strictSame(mountsOf(daemon), []);
