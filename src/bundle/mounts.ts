@@ -41,6 +41,16 @@ export function imageVolumes(
   return { mounts, refused };
 }
 
+/** Read-only, where the image says that its data must be (appc's mountPoints). Paths as the image has them. */
+export function readonlyAt(mounts: readonly RuntimeMount[], paths: readonly string[]): RuntimeMount[] {
+  const places = new Set(paths.map((path) => posix.resolve('/', path)));
+  return mounts.map((mount) =>
+    places.has(mount.destination) && mount.options !== undefined
+      ? { ...mount, options: mount.options.map((option) => (option === 'rw' ? 'ro' : option)) }
+      : mount,
+  );
+}
+
 /** Throws USAGE where a path is not absolute. */
 export function bindVolumes(volumes: readonly BindVolume[]): RuntimeMount[] {
   return volumes.map(({ source, destination, readonly }) => {

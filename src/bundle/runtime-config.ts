@@ -11,11 +11,15 @@
  *     ExposedPorts            annotations          ...exposedPorts, sorted, comma-separated
  *     Labels                  annotations          verbatim; they win over those above
  *
+ * Of an appc image also supplementaryGIDs and how it names user and group (appc-user.ts), and mountPoints: its volumes,
+ * some of them read-only.
+ *
  * Everything else is what `runc spec` writes (defaults.ts). The result depends on nothing but the arguments.
  */
 import { posix } from 'node:path';
 import { LaminaError } from '../errors.js';
-import type { ImageConfig } from '../oci/config.js';
+import type { AppcApp, ImageConfig } from '../oci/config.js';
+import { resolveAppcUser } from './appc-user.js';
 import {
   defaultHostname,
   defaultLinux,
@@ -27,7 +31,7 @@ import {
   type RuntimeMount,
   type RuntimeSpec,
 } from './defaults.js';
-import { bindVolumes, imageVolumes, mountList, withoutPlace, type BindVolume } from './mounts.js';
+import { bindVolumes, imageVolumes, mountList, readonlyAt, withoutPlace, type BindVolume } from './mounts.js';
 import { resolveUser, type RootfsFiles } from './user.js';
 
 export type { BindVolume, RootfsFiles, RuntimeSpec };
@@ -64,7 +68,12 @@ export function runtimeConfig(image: ImageConfig, files: RootfsFiles, options: R
     throw new LaminaError('CONFIG_INVALID', `Cannot run an image for ${shown([image.os])}: only Linux images run here`);
   }
   const warnings: string[] = [];
-  const { home, ...user } = resolveUser(options.user ?? image.user, files);
+  const { appc } = image;
+  const { home, ...user } =
+    appc === undefined || options.user !== undefined
+      ? resolveUser(options.user ?? image.user, files)
+      : resolveAppcUser(appc, files);
+  if (appc !== undefined) warnings.push(...appcWarnings(appc, options));
   const args = [...image.entrypoint, ...(options.args?.length ? options.args : image.cmd)];
   if (args.length === 0 && options.fallback !== undefined) {
     args.push(...options.fallback);
@@ -81,6 +90,8 @@ export function runtimeConfig(image: ImageConfig, files: RootfsFiles, options: R
   }
   const cwd = workingDirectory(image.workingDir, options.workdir, warnings);
   const annotations = annotationsOf(image, warnings);
+  const mounts = mountsOf(image, user, cwd, files, options, warnings);
+  if (appc !== undefined && options.workdir === undefined) checkDirectory(cwd, mounts, files);
   const config: RuntimeSpec = {
     ociVersion,
     process: {
@@ -93,11 +104,30 @@ export function runtimeConfig(image: ImageConfig, files: RootfsFiles, options: R
     },
     root: { path: rootfsName, readonly: options.readonlyRootfs },
     hostname: options.hostname ?? defaultHostname,
-    mounts: mountsOf(image, user, cwd, files, options, warnings),
+    mounts,
     ...(annotations.size === 0 ? {} : { annotations: Object.fromEntries(annotations) }),
     linux: defaultLinux,
   };
   return { config, warnings };
+}
+
+function appcWarnings({ mountPoints, ignored }: AppcApp, { volumes = [] }: RuntimeOptions): string[] {
+  const warnings: string[] = [];
+  const given = new Set(volumes.map(({ destination }) => posix.resolve('/', destination)));
+  const empty = mountPoints.map(({ path }) => posix.resolve('/', path)).filter((path) => !given.has(path));
+  if (empty.length > 0) warnings.push(`The image expects data at ${shown(empty)}: it is empty without a volume there`);
+  if (ignored.length > 0) warnings.push(`The image asks for what is not done here: ${shown(ignored)}`);
+  return warnings;
+}
+
+/** "If the directory does not exist [..] the ACE must fail execution" (appc spec, spec/aci.md). Throws CONFIG_INVALID. */
+function checkDirectory(cwd: string, mounts: readonly RuntimeMount[], files: RootfsFiles): void {
+  if (files.exists === undefined) return;
+  const place = { destination: cwd, type: '', source: '' };
+  if (!withoutPlace([...mounts, place], files.exists.bind(files)).includes(place)) return;
+  throw new LaminaError('CONFIG_INVALID', `Cannot run the image: it has no directory ${shown([cwd])} to start in`, {
+    hint: 'Choose another with --workdir.',
+  });
 }
 
 function workingDirectory(image: string, option: string | undefined, warnings: string[]): string {
@@ -177,13 +207,17 @@ function mountsOf(
   const { mounts: tmpfs, refused } = imageVolumes(image.volumes, user);
   if (refused.length > 0)
     warnings.push(`Left out volumes that would hide the root, /proc, /sys or /dev: ${shown(refused)}`);
-  const mounts = mountList(bindVolumes(volumes), tmpfs);
+  const readonly = (image.appc?.mountPoints ?? []).filter(({ readOnly }) => readOnly).map(({ path }) => path);
+  const mounts = readonlyAt(mountList(bindVolumes(volumes), tmpfs), readonly);
   if (!readonlyRootfs || files.exists === undefined) return mounts;
 
   // A runtime makes the directories that it mounts on, and cwd; in a read-only file system it fails instead.
   const exists = files.exists.bind(files);
   const homeless = withoutPlace(mounts, exists);
-  const dropped = homeless.filter((mount) => tmpfs.includes(mount)).map((mount) => mount.destination);
+  const empty = new Set(tmpfs.map(({ destination }) => destination));
+  const dropped = homeless
+    .filter(({ type, destination }) => type === 'tmpfs' && empty.has(destination))
+    .map(({ destination }) => destination);
   if (dropped.length > 0) warnings.push(`Left out volumes that the image has no directory for: ${shown(dropped)}`);
   const kept = mounts.filter((mount) => !dropped.includes(mount.destination));
   const missing = withoutPlace([...kept, { destination: cwd, type: '', source: '' }], exists);

@@ -18,6 +18,8 @@ export interface RootfsFiles {
   readFile(path: string, limit: number): Uint8Array | undefined;
   /** Whether anything is at `path`. Without it nothing can be said about mountpoints that the image lacks. */
   exists?(path: string): boolean;
+  /** Who owns what is at `path`; undefined when nothing is there. Only appc images ask. */
+  owner?(path: string): { readonly uid: number; readonly gid: number } | undefined;
 }
 
 export interface ResolvedUser {
@@ -54,18 +56,16 @@ export function resolveUser(spec: string, files: RootfsFiles): ResolvedUser {
   const groupPart = colon < 0 ? '' : spec.slice(colon + 1);
 
   const uid = userPart === '' ? 0 : numericId(userPart, 'user', spec);
-  const account = linesOf(files, '/etc/passwd', parsePasswdLine).find((line) =>
-    uid === undefined ? line.name === userPart : line.uid === uid,
-  );
+  const account = accounts(files).find((line) => (uid === undefined ? line.name === userPart : line.uid === uid));
   if (account === undefined && uid === undefined) {
-    throw unknown(spec, `there is no user ${JSON.stringify(userPart)} in the image's /etc/passwd`);
+    throw unknownUser(spec, `there is no user ${JSON.stringify(userPart)} in the image's /etc/passwd`);
   }
   const base = { uid: account?.uid ?? uid ?? 0, home: account?.home === '' ? undefined : account?.home };
 
   if (groupPart !== '') return { ...base, gid: explicitGid(groupPart, spec, files), additionalGids: [] };
   const gid = account?.gid ?? 0;
   if (account === undefined) return { ...base, gid, additionalGids: [] };
-  const memberships = linesOf(files, '/etc/group', parseGroupLine)
+  const memberships = groups(files)
     .filter((group) => group.members.includes(account.name))
     .map((group) => group.gid);
   return { ...base, gid, additionalGids: [...new Set(memberships)] };
@@ -75,8 +75,9 @@ export function resolveUser(spec: string, files: RootfsFiles): ResolvedUser {
 function explicitGid(text: string, spec: string, files: RootfsFiles): number {
   const gid = numericId(text, 'group', spec);
   if (gid !== undefined) return gid;
-  const group = linesOf(files, '/etc/group', parseGroupLine).find((line) => line.name === text);
-  if (group === undefined) throw unknown(spec, `there is no group ${JSON.stringify(text)} in the image's /etc/group`);
+  const group = groups(files).find((line) => line.name === text);
+  if (group === undefined)
+    throw unknownUser(spec, `there is no group ${JSON.stringify(text)} in the image's /etc/group`);
   return group.gid;
 }
 
@@ -84,14 +85,23 @@ function explicitGid(text: string, spec: string, files: RootfsFiles): number {
 function numericId(text: string, what: 'user' | 'group', spec: string): number | undefined {
   if (!/^-?\d+$/.test(text)) return undefined;
   const id = parseId(text);
-  if (id === undefined) throw unknown(spec, `the ${what} id ${text.slice(0, 40)} is not in 0..${maxId}`);
+  if (id === undefined) throw unknownUser(spec, `the ${what} id ${text.slice(0, 40)} is not in 0..${maxId}`);
   return id;
 }
 
-function parseId(text: string | undefined): number | undefined {
+/** Undefined for what is no id. */
+export function parseId(text: string | undefined): number | undefined {
   if (text === undefined || !/^\d+$/.test(text)) return undefined;
   const id = Number(text);
   return id <= maxId ? id : undefined;
+}
+
+export function accounts(files: RootfsFiles): PasswdLine[] {
+  return linesOf(files, '/etc/passwd', parsePasswdLine);
+}
+
+export function groups(files: RootfsFiles): GroupLine[] {
+  return linesOf(files, '/etc/group', parseGroupLine);
 }
 
 function linesOf<T>(files: RootfsFiles, path: string, parse: (fields: string[]) => T | undefined): T[] {
@@ -125,7 +135,7 @@ function parseGroupLine([name, , gidText, members = '']: string[]): GroupLine | 
   return { name, gid, members: members.split(',') };
 }
 
-function unknown(spec: string, why: string): LaminaError {
+export function unknownUser(spec: string, why: string): LaminaError {
   const shown = spec.slice(0, 200);
   return new LaminaError('USER_UNKNOWN', `Cannot run as user ${JSON.stringify(shown)}: ${why}`, {
     hint: 'Numbers (uid:gid) need no entry in the image.',

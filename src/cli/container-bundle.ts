@@ -12,7 +12,7 @@ import { LaminaError } from '../errors.js';
 import { S_IFMT, S_IFREG } from '../erofs/tree.js';
 import { ImageTree } from '../image/tree.js';
 import type { Context } from './context.js';
-import { openImage, prepare } from './open-image.js';
+import { aciPathOf, openImage, prepare } from './open-image.js';
 import type { ServedTreeOptions } from './options.js';
 import { toBytes } from './text.js';
 
@@ -50,10 +50,12 @@ export async function makeMountedBundle(
   } finally {
     tree.close();
   }
+  const aciPath = aciPathOf(context, options);
   const request: MountRequestInput = {
     reference: image.reference,
     mountpoint: bundle.rootfs,
     ...(options.platform === undefined ? {} : { platform: options.platform }),
+    ...(aciPath.length === 0 ? {} : { aciPath }),
     ...(options.engine === undefined ? {} : { engine: options.engine }),
     ...(options.compat === undefined ? {} : { compat: options.compat }),
     ...(runtime.readonlyRootfs ? {} : { writable: {} }),
@@ -114,5 +116,9 @@ export function rootfsFiles(tree: ImageTree): RootfsFiles {
       return tree.readFile(nid, limit);
     },
     exists: (path) => find(path) !== undefined,
+    owner(path) {
+      const nid = find(path);
+      return nid === undefined ? undefined : { uid: tree.reader.uid(nid), gid: tree.reader.gid(nid) };
+    },
   };
 }

@@ -41,7 +41,7 @@ const NOT_INDEXED: LayerIndexState = {
 /** `store` is undefined where there is none yet. */
 export function layerIndexState(store: Store | undefined, layer: Layer): LayerIndexState {
   if (store === undefined) return NOT_INDEXED;
-  const cachedBytes = allocated(join(store.layerDirectory(layer.diffId), 'data'));
+  const cachedBytes = allocated(join(store.layerDirectory(layer.diffId, layer.view), 'data'));
   try {
     const found = findLayer(layer, store);
     const map = found === undefined ? undefined : LayerMap.read(found.mapPath);

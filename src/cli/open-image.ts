@@ -1,4 +1,5 @@
 /** From the IMAGE argument to an image that can be looked into. */
+import { resolve } from 'node:path';
 import { prepareImage, type PreparedImage } from '../image/prepare.js';
 import { ImageTree } from '../image/tree.js';
 import { parsePlatform } from '../oci/platform.js';
@@ -18,11 +19,18 @@ export function referenceOf(context: Context, text: string): Reference {
 }
 
 /** Documents only: nothing of a layer is read. */
-export async function openImage(context: Context, text: string, { platform }: ImageOptions): Promise<Image> {
+export async function openImage(context: Context, text: string, options: ImageOptions): Promise<Image> {
   const reference = referenceOf(context, text);
-  const image = await resolveImage(reference, platform === undefined ? {} : { platform: parsePlatform(platform) });
+  const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
+  const image = await resolveImage(reference, { platform, aciPath: aciPathOf(context, options) });
   for (const warning of image.warnings) context.out.warn(warning);
   return image;
+}
+
+/** Directories, absolute: those of `--aci-path`, else of LAMINA_ACI_PATH, where colons are between them. */
+export function aciPathOf({ cwd, env }: Context, { aciPath }: ImageOptions): string[] {
+  const directories = aciPath ?? (env['LAMINA_ACI_PATH'] ?? '').split(':').filter((directory) => directory !== '');
+  return directories.map((directory) => resolve(cwd, directory));
 }
 
 /** Indexes what is not indexed yet, showing progress. */

@@ -3,6 +3,7 @@ import { Option, type Command } from 'commander';
 
 export interface ImageOptions {
   readonly platform?: string;
+  readonly aciPath?: readonly string[];
 }
 
 export interface TreeOptions extends ImageOptions {
@@ -13,18 +14,24 @@ export interface ServedTreeOptions extends TreeOptions {
   readonly engine?: 'auto' | 'kernel' | 'fuse';
 }
 
-/** `--platform` */
+/** `--platform`, `--aci-path` */
 export function addImageOptions(command: Command): Command {
-  return command.option('--platform <os/arch[/variant]>', 'which of several images (default: for this machine)');
+  return command
+    .option('--platform <os/arch[/variant]>', 'which of several images (default: for this machine)')
+    .option(
+      '--aci-path <dir>',
+      'where the dependencies of an appc image are (LAMINA_ACI_PATH); once for each',
+      collect,
+    );
 }
 
-/** `--platform`, `--compat` */
+/** Those above, `--compat` */
 export function addTreeOptions(command: Command): Command {
   const meaning = 'where a layer has files below a symlink: "spec" follows it, "overlay" replaces it';
   return addImageOptions(command).addOption(new Option('--compat <mode>', meaning).choices(['spec', 'overlay']));
 }
 
-/** `--platform`, `--compat`, `--engine` */
+/** Those above, `--engine` */
 export function addServedTreeOptions(command: Command): Command {
   const meaning = 'who serves the tree: EROFS in the kernel, or our FUSE server (default: the kernel where it can)';
   return addTreeOptions(command).addOption(

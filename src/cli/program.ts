@@ -4,8 +4,13 @@ import type { Cli } from './cli.js';
 import { addGlobalOptions } from './context.js';
 import { registerBundle } from './commands/bundle.js';
 import { registerCat } from './commands/cat.js';
+import { registerCompletion } from './commands/completion.js';
 import { registerDaemon } from './commands/daemon.js';
+import { registerDiff } from './commands/diff.js';
 import { registerDoctor } from './commands/doctor.js';
+import { registerExport } from './commands/export.js';
+import { registerExtract } from './commands/extract.js';
+import { registerFind } from './commands/find.js';
 import { registerIndex } from './commands/index.js';
 import { registerInspect } from './commands/inspect.js';
 import { registerLs } from './commands/ls.js';
@@ -22,10 +27,21 @@ const groups: readonly (readonly [string, readonly ((program: Command, cli: Cli)
   ['Mounting:', [registerMount, registerUmount, registerMounts]],
   [
     'Looking into images:',
-    [registerLs, registerCat, registerStat, registerTree, registerInspect, registerVerify, registerIndex],
+    [
+      registerLs,
+      registerCat,
+      registerStat,
+      registerTree,
+      registerFind,
+      registerDiff,
+      registerInspect,
+      registerVerify,
+      registerIndex,
+    ],
   ],
+  ['Writing images out:', [registerExport, registerExtract]],
   ['Containers:', [registerBundle, registerRun]],
-  ['This machine:', [registerDaemon, registerDoctor, registerVersion]],
+  ['This machine:', [registerDaemon, registerDoctor, registerCompletion, registerVersion]],
 ];
 
 export function createProgram(cli: Cli): Command {
@@ -52,9 +68,10 @@ IMAGE is one of
   oci:DIR[:TAG|@DIGEST]            an OCI image layout
   oci-archive:FILE[:TAG]           the same in a tar
   docker-archive:FILE[:REF|:@N]    what docker save writes
+  aci:FILE                         an appc image; its dependencies: --aci-path
   PATH                             any of these, found out
 
-Environment: LAMINA_STORE, LAMINA_RUN, LAMINA_RUNTIME, NO_COLOR;
+Environment: LAMINA_STORE, LAMINA_RUN, LAMINA_RUNTIME, LAMINA_ACI_PATH, NO_COLOR;
 LAMINA_DEBUG=1 adds a stack to internal errors.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 verification failed, 4 not found,

@@ -4,6 +4,7 @@
  */
 import { chmod, chown, mkdir, opendir, rm, rmdir, stat, statfs } from 'node:fs/promises';
 import { toLaminaError, errnoOf } from '../errors.js';
+import { bindMount } from '../native/libc.js';
 import { mountErofs } from '../mount/kernel-mount.js';
 import { mountAt, type MountInfo } from '../mount/mountinfo.js';
 import { mountOverlay } from '../mount/overlay.js';
@@ -29,9 +30,14 @@ export interface AttacherOptions {
   readonly log: Logger;
 }
 
-/** The image's own place: the mountpoint, or below the overlay's. */
+/** What users see is not the whole image as it is, but an overlay over it or one directory of it. */
+function isIndirect({ overlay, subdir }: MountRecord): boolean {
+  return overlay !== null || subdir !== null;
+}
+
+/** The image's own place: the mountpoint, or one of ours. */
 export function imageTarget(record: MountRecord, run: RunDir): string {
-  return record.overlay === null ? record.mountpoint : run.lower(record.id);
+  return isIndirect(record) ? run.lower(record.id) : record.mountpoint;
 }
 
 /** Whether a mount of this namespace is the record's image. */
@@ -72,19 +78,27 @@ export class Attacher {
   async attach(record: MountRecord, learn: (facts: Partial<MountRecord>) => void): Promise<void> {
     const { run } = this.#options;
     const target = imageTarget(record, run);
-    if (record.overlay !== null) await makeMountpoint(target);
+    if (isIndirect(record)) await makeMountpoint(target);
     if (record.engine === 'kernel') await this.#mountKernel(record, target);
     else await this.#mountFuse(record, target);
     learn({ imageDevice: mountAt(target)?.device ?? null });
     await checkAnswers(target);
-    if (record.overlay === null) return;
-    const { ownedDirectory, upper, work } = record.overlay;
-    if (ownedDirectory !== null) await mkdir(ownedDirectory, { recursive: true, mode: 0o700 });
-    await makeUpper(upper, target);
-    await mkdir(work, { recursive: true, mode: 0o700 });
-    await mountOverlay({ source: sourceOf(record), lower: target, upper, work, target: record.mountpoint });
+    if (!isIndirect(record)) return;
+    // Has no symlinks: it cannot lead out of the image.
+    const shown = record.subdir === null ? target : `${target}${record.subdir}`;
+    if (record.overlay === null) await bindMount(shown, record.mountpoint);
+    else await this.#mountOverlay(record, record.overlay, shown);
     learn({ overlayDevice: mountAt(record.mountpoint)?.device ?? null });
     await checkAnswers(record.mountpoint);
+  }
+
+  async #mountOverlay(record: MountRecord, overlay: NonNullable<MountRecord['overlay']>, lower: string): Promise<void> {
+    const { ownedDirectory, upper, work } = overlay;
+    if (ownedDirectory !== null) await mkdir(ownedDirectory, { recursive: true, mode: 0o700 });
+    await makeUpper(upper, lower);
+    await mkdir(work, { recursive: true, mode: 0o700 });
+    const { mountpoint, flags } = record;
+    await mountOverlay({ source: sourceOf(record), lower, upper, work, target: mountpoint, flags });
   }
 
   /**
@@ -95,21 +109,22 @@ export class Attacher {
   async detach(record: MountRecord, lazy: boolean): Promise<Unmounted> {
     const { blobs, connections, run } = this.#options;
     let result: Unmounted = 'absent';
-    if (record.overlay !== null) result = await unmountAt(record.mountpoint, isOverlay(record), lazy);
+    if (isIndirect(record)) result = await unmountAt(record.mountpoint, isVisible(record), lazy);
     // The overlay's own reference to the image is not in any namespace: the image's mount is never busy for its sake.
     const image = await unmountAt(imageTarget(record, run), isImage(record), lazy);
-    if (record.overlay === null) result = image;
+    if (!isIndirect(record)) result = image;
     if (record.engine === 'kernel') await blobs.release(record.id);
     else await connections.ends(record.id, END_TIMEOUT_MS);
     return result;
   }
 
   /** Removes what was made for a mount that is not used any more. */
-  async clean({ id, mountpoint, ownsMountpoint, overlay }: MountRecord): Promise<void> {
+  async clean(record: MountRecord): Promise<void> {
     const { log, run } = this.#options;
+    const { id, mountpoint, ownsMountpoint, overlay } = record;
     if (ownsMountpoint) await rmdir(mountpoint).catch(() => undefined);
+    if (isIndirect(record)) await rmdir(run.lower(id)).catch(() => undefined);
     if (overlay === null) return;
-    await rmdir(run.lower(id)).catch(() => undefined);
     const doomed = overlay.ownedDirectory ?? overlay.work;
     await rm(doomed, { recursive: true, force: true }).catch((e: unknown) => {
       log.warn({ err: e, directory: doomed }, 'cannot remove the directory of an overlay');
@@ -126,14 +141,14 @@ export class Attacher {
     const { blobs } = this.#options;
     await blobs.acquire(record.id);
     const devices = record.layers.map(({ slot }) => blobs.path(slot));
-    await mountErofs({ treePath: record.treePath, devices, target });
+    await mountErofs({ treePath: record.treePath, devices, target, flags: record.flags });
   }
 
   async #mountFuse(record: MountRecord, target: string): Promise<void> {
     const slots = record.layers.map(({ slot }) => slot);
     await this.#options.connections.open(
       record.id,
-      { target, source: sourceOf(record), subtype: SUBTYPE, allowOther: true },
+      { target, source: sourceOf(record), subtype: SUBTYPE, allowOther: true, flags: record.flags },
       { kind: 'image', treePath: record.treePath, slots },
     );
     const device = mountAt(target)?.device;

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { LaminaError, toLaminaError } from '../errors.js';
 import type { Negotiated } from '../fuse/init.js';
-import { prepareImage, type PreparedImage } from '../image/prepare.js';
+import { layerKey, prepareImage, type PreparedImage } from '../image/prepare.js';
 import type { OnProgress } from '../image/progress.js';
 import type { ByteCounts } from '../mount/counters.js';
 import { chooseEngine, type EngineChoice } from '../mount/engine.js';
@@ -21,6 +21,7 @@ import type { Connections } from './connections.js';
 import type { Logger } from './log.js';
 import { checkMountpoint, realMountpoint } from './mountpoint.js';
 import { checkUpper, overlayPlace } from './overlay-place.js';
+import { findSubdir } from './subdir.js';
 import type { MountEvent, MountRequest, MountStatus } from './protocol.js';
 import type { MountRecord, Records } from './records.js';
 import type { RunDir } from './run-dir.js';
@@ -189,19 +190,21 @@ export class MountTable {
     signal.throwIfAborted();
     const reference = parseReference(request.reference, '/');
     const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
-    const image = await resolveImage(reference, platform === undefined ? {} : { platform });
+    const image = await resolveImage(reference, { platform, aciPath: request.aciPath });
     signal.throwIfAborted();
     // Of many that want the same new image, one indexes it and the others find it done.
-    const prepared = await this.#preparing.run(image.layers.map(({ diffId }) => diffId).join(), () => {
+    const prepared = await this.#preparing.run(image.layers.map(layerKey).join(), () => {
       signal.throwIfAborted();
       const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
       return prepareImage(image, { store, compat: request.compat, onProgress, signal });
     });
     for (const message of [...image.warnings, ...prepared.notes]) onEvent({ type: 'warning', message });
     signal.throwIfAborted();
+    const subdir = findSubdir(prepared, request.subdir);
     const choice = chooseEngine(request.engine, prepared.layers.length);
     const mountpoint = wanted ?? this.#options.run.mnt(id);
-    const record = this.#record(id, mountpoint, request, prepared, choice, await overlayPlace(id, request, store));
+    const overlay = await overlayPlace(id, request, store);
+    const record = { ...this.#record(id, mountpoint, request, prepared, choice), overlay, subdir };
     await checkUpper(record, [...this.#mounts.values(), ...this.#making.values()]);
     if (record.ownsMountpoint) await mkdir(mountpoint, { mode: 0o755 });
     const mounted = await this.#attach(record, request.engine === 'auto', signal);
@@ -292,7 +295,6 @@ export class MountTable {
     request: MountRequest,
     { image, treePath, layers }: PreparedImage,
     { engine, reason }: EngineChoice,
-    overlay: MountRecord['overlay'],
   ): MountRecord {
     return {
       id,
@@ -305,7 +307,9 @@ export class MountTable {
       platform: formatPlatform(image.platform),
       treePath,
       layers: this.#options.slots.assign(layers, request.verify),
-      overlay,
+      overlay: null,
+      subdir: null,
+      flags: request.flags,
       ownsMountpoint: request.mountpoint === undefined,
       imageDevice: null,
       overlayDevice: null,
@@ -329,6 +333,8 @@ export class MountTable {
       platform: record.platform,
       layers: record.layers.length,
       upper: record.overlay?.upper ?? null,
+      subdir: record.subdir,
+      flags: record.flags,
       created: record.created,
       bytes: { served: sum('served'), verified: sum('verified'), filled: sum('filled') },
     };

@@ -12,6 +12,7 @@
 import { z } from 'zod';
 import type { SerializedError } from '../errors.js';
 import type { ProgressEvent } from '../image/progress.js';
+import { mountFlags, type MountFlag } from '../mount/flags.js';
 
 export const mountRequest = z.strictObject({
   /** In its full form, paths absolute. */
@@ -20,6 +21,8 @@ export const mountRequest = z.strictObject({
   mountpoint: z.string().startsWith('/').max(4095).optional(),
   /** "os/arch[/variant]". */
   platform: z.string().max(100).optional(),
+  /** Directories with what an appc image depends on. */
+  aciPath: z.array(z.string().startsWith('/').max(4095)).max(64).optional(),
   engine: z.enum(['auto', 'kernel', 'fuse']).default('auto'),
   verify: z.enum(['every-read', 'first-read']).default('every-read'),
   compat: z.enum(['spec', 'overlay']).default('spec'),
@@ -28,6 +31,9 @@ export const mountRequest = z.strictObject({
    * of the daemon's own. overlayfs needs a work directory beside it, `.NAME.lamina-work`, which goes with the mount.
    */
   writable: z.strictObject({ upper: z.string().startsWith('/').optional() }).optional(),
+  /** A directory inside the image, which is shown instead of all of it. */
+  subdir: z.string().max(4095).optional(),
+  flags: z.array(z.enum(mountFlags)).max(mountFlags.length).default([]),
 });
 export type MountRequest = z.infer<typeof mountRequest>;
 export type MountRequestInput = z.input<typeof mountRequest>;
@@ -51,6 +57,9 @@ export interface MountStatus {
   readonly layers: number;
   /** The overlay's upper directory. */
   readonly upper: string | null;
+  /** The directory of the image that is shown, where it is not all. */
+  readonly subdir: string | null;
+  readonly flags: readonly MountFlag[];
   /** Milliseconds since 1970. */
   readonly created: number;
   /** Bytes since the server started, over all mounts that share a layer. */

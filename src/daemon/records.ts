@@ -6,16 +6,22 @@ import { readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'no
 import { z } from 'zod';
 import { parseDigest } from '../digest/index.js';
 import { errnoOf } from '../errors.js';
+import { mountFlags } from '../mount/flags.js';
 import type { RunDir } from './run-dir.js';
 
 const digest = z.string().transform((text) => parseDigest(text));
+
+const place = { path: z.string(), offset: z.int().min(0), size: z.int().min(0) };
 
 const layerSource = z.object({
   slot: z.int().min(2),
   diffId: digest,
   directory: z.string(),
   mapPath: z.string(),
-  blob: z.object({ kind: z.literal('file'), path: z.string(), offset: z.int().min(0), size: z.int().min(0) }),
+  blob: z.discriminatedUnion('kind', [
+    z.object({ kind: z.literal('file'), ...place }),
+    z.object({ kind: z.literal('embedded'), ...place, data: z.string() }),
+  ]),
   addressSpace: z.int().min(0),
   verify: z.enum(['every-read', 'first-read']),
 });
@@ -51,6 +57,9 @@ const mountRecord = z.object({
       ownedDirectory: z.string().nullable(),
     })
     .nullable(),
+  /** The directory of the image that is shown, from its root on and without symlinks; the image is at `RunDir.lower(id)` then. */
+  subdir: z.string().nullable(),
+  flags: z.array(z.enum(mountFlags)),
   /** "major:minor" of the mounts, once they are made: tells ours from another's on the same place. */
   imageDevice: z.string().nullable(),
   overlayDevice: z.string().nullable(),

@@ -70,14 +70,14 @@ export async function recover(options: RecoveryOptions, held: ReadonlyMap<string
 
 async function clear(record: MountRecord, options: RecoveryOptions): Promise<void> {
   const { log, records, run } = options;
-  const { id, mountpoint, engine, overlay } = record;
+  const { id, mountpoint, engine } = record;
   const attacher = new Attacher(options);
   try {
     log.warn({ id, mountpoint, engine }, 'clearing a mount that an earlier daemon has left');
     // Another daemon may have mounted the same image on the same place since; device numbers are used again.
     const target = imageTarget(record, run);
     const dead = engine === 'kernel' || (await withDeadline(isDead(target), TIMEOUT_MS, `Looking at ${target}`));
-    if (dead || overlay !== null) await attacher.detach(record, true);
+    if (dead || target !== mountpoint) await attacher.detach(record, true);
     await attacher.clean(record);
   } catch (e) {
     log.error({ err: e, id, mountpoint }, 'cannot clear a mount that an earlier daemon has left');

@@ -23,7 +23,7 @@ export class Slots {
   /** Base first. The place of a known layer's blob is replaced: the latest image is known to have it. */
   assign(layers: readonly PreparedLayer[], verify: VerifyMode): LayerSource[] {
     return layers.map(({ diffId, directory, mapPath, blob, addressSpace }) => {
-      const content = contentKey({ diffId, verify, addressSpace });
+      const content = contentKey({ directory, verify, addressSpace });
       const source = {
         slot: this.#byContent.get(content) ?? this.#next++,
         diffId,
@@ -60,6 +60,10 @@ export class Slots {
 }
 
 /** What the kernel may cache under a slot, and how it was checked: a mount that wants every read hashed gets that. */
-function contentKey({ diffId, verify, addressSpace }: Pick<LayerSource, 'diffId' | 'verify' | 'addressSpace'>): string {
-  return `${diffId} ${addressSpace} ${verify}`;
+function contentKey({
+  directory,
+  verify,
+  addressSpace,
+}: Pick<LayerSource, 'directory' | 'verify' | 'addressSpace'>): string {
+  return `${directory} ${addressSpace} ${verify}`;
 }

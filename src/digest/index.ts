@@ -52,9 +52,9 @@ export interface Hasher {
   digest(): Digest;
 }
 
-/** A running computation of the algorithm that `like` names (sha256 when it is omitted). */
-export function createHasher(like: Digest | 'sha256' = 'sha256'): Hasher {
-  const algorithm = like === 'sha256' ? 'sha256' : algorithmOf(like);
+/** A running computation of the algorithm that `like` is or names (sha256 when it is omitted). */
+export function createHasher(like: Digest | 'sha256' | 'sha512' = 'sha256'): Hasher {
+  const algorithm = like === 'sha256' || like === 'sha512' ? like : algorithmOf(like);
   if (algorithm === 'blake3') {
     const h = blake3.create();
     return {

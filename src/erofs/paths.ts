@@ -4,6 +4,11 @@ import { S_IFDIR, S_IFLNK, S_IFMT, type Inode } from './tree.js';
 
 /** Symlinks followed on the way to one directory; more are a loop (securejoin, which the other image tools use, allows 255). */
 const HOPS_MAX = 255;
+/** Components of all their targets: 255 targets of 4,095 bytes would make every name behind them cost milliseconds. */
+const FOLLOWED_MAX = 8192;
+
+/** Directories within each other, however they were named: what walks up a path does so step by step. */
+export const DEPTH_MAX = 8192;
 
 export function isDirectory(inode: Inode): boolean {
   return (inode.mode & S_IFMT) === S_IFDIR;
@@ -47,10 +52,10 @@ export interface ResolveOptions {
   /** False: a symlink is not a directory. */
   readonly follow: boolean;
   /** Makes what is missing, in place of whatever is there instead; without it the answer is undefined then. */
-  readonly make?: ((replaced: Inode | undefined) => Inode) | undefined;
+  readonly make?: ((replaced: Inode | undefined, parent: Inode, name: string) => Inode) | undefined;
 }
 
-/** The directory at `components` below `root`. Throws PATH_LOOP. */
+/** The directory at `components` below `root`. Throws PATH_LOOP, LIMIT_EXCEEDED. */
 export function resolveDirectory(
   root: Inode,
   components: readonly string[],
@@ -61,6 +66,7 @@ export function resolveDirectory(
   const todo = components.toReversed();
   let here = root;
   let hops = 0;
+  let followed = 0;
   for (let name = todo.pop(); name !== undefined; name = todo.pop()) {
     if (name === '..') {
       if (stack.length > 1) stack.pop();
@@ -76,22 +82,35 @@ export function resolveDirectory(
         here = root;
       }
       const parts = target.split('/');
+      followed += parts.length;
+      if (followed > FOLLOWED_MAX) throw loop(components);
       for (let i = parts.length - 1; i >= 0; i--) if (parts[i] !== '' && parts[i] !== '.') todo.push(parts[i] ?? '');
       continue;
     }
     if (child === undefined || !isDirectory(child)) {
       if (make === undefined) return undefined;
-      child = make(child);
+      child = make(child, here, name);
       here.children?.set(name, child);
     }
-    stack.push(child);
+    if (stack.push(child) > DEPTH_MAX) throw tooDeep(components);
     here = child;
   }
   return here;
 }
 
+function tooDeep(components: readonly string[]): LaminaError {
+  const path = textOf(components);
+  return new LaminaError('LIMIT_EXCEEDED', `More than ${DEPTH_MAX} directories within each other: /${path}`, {
+    details: { path },
+  });
+}
+
+function textOf(components: readonly string[]): string {
+  return Buffer.from(components.join('/').slice(0, 200), 'latin1').toString('utf8');
+}
+
 function loop(components: readonly string[]): LaminaError {
-  const path = Buffer.from(components.join('/').slice(0, 200), 'latin1').toString('utf8');
+  const path = textOf(components);
   return new LaminaError('PATH_LOOP', `Too many symlinks on the way to ${JSON.stringify(`/${path}`)}`, {
     details: { path },
   });

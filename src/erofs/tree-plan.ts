@@ -24,6 +24,8 @@ import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Inode } from './tree.js';
 import { isAcl, xattrAreaSize } from './xattr-area.js';
 
 const U32_MAX = 0xffffffff;
+/** Chunk indexes of a whole tree: 256 MiB of them. A sparse file of 1 KiB of tar may ask for 32 MiB. */
+const INDEXES_MAX = 32 * 1024 * 1024;
 
 export class TreePlan {
   readonly devices: readonly number[];
@@ -50,6 +52,7 @@ export class TreePlan {
   dataBlocks = 0;
   hasXattrs = false;
   hasAcls = false;
+  #indexes = 0;
 
   // For messages: the first name that leads to an inode, and the directory that it is in.
   readonly #name: number[] = [];
@@ -165,6 +168,9 @@ export class TreePlan {
         break;
       case S_IFREG: {
         const { count } = planChunks(inode.size, inode.extents, this.devices, about);
+        this.#indexes += count;
+        if (this.#indexes > INDEXES_MAX)
+          throw this.#tooLarge(i, 'number of chunks in the tree', this.#indexes, INDEXES_MAX);
         if (count === 0) this.#take(this.inodeBytes, head, format.plain, 0);
         else this.#take(this.inodeBytes, roundUp(head, CHUNK_INDEX) + count * CHUNK_INDEX, format.chunked, 0);
         break;

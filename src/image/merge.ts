@@ -8,10 +8,20 @@ import { LaminaError, type SerializedError } from '../errors.js';
 import { readSealed, seal } from '../store/sealed.js';
 import { publish, writeDurably } from '../store/store.js';
 import { mergeLayers, type Compat } from '../union/merge.js';
+import { keepListed } from '../union/whitelist.js';
+
+export interface MergeLayer {
+  /** The layer's tree.erofs. */
+  readonly tree: string;
+  /** Bytes. */
+  readonly addressSpace: number;
+  /** See `Layer.whitelists`. */
+  readonly whitelists: readonly (readonly string[])[];
+}
 
 export interface MergeJob {
-  /** Base first: the layer's tree.erofs, and the bytes of its address space. */
-  readonly layers: readonly { readonly tree: string; readonly addressSpace: number }[];
+  /** Base first. */
+  readonly layers: readonly MergeLayer[];
   readonly compat: Compat;
   /** A fresh path on the store's file system. */
   readonly temporary: string;
@@ -23,7 +33,11 @@ export type MergeAnswer = SerializedError | null;
 
 /** Writes the merged tree to `path`. Throws LINK_INVALID, PATH_LOOP, STORE_CORRUPT, EROFS_INVALID, DISK_FULL, IO. */
 export function mergeToStore({ layers, compat, temporary, path }: MergeJob): void {
-  const trees = layers.map(({ tree }) => loadTree(new ErofsReader(readSealed(tree))));
+  const trees = layers.map(({ tree, whitelists }) => {
+    const root = loadTree(new ErofsReader(readSealed(tree)));
+    for (const list of whitelists) keepListed(root, list);
+    return root;
+  });
   const devices = layers.map(({ addressSpace }) => addressSpace);
   try {
     writeDurably(temporary, seal(encodeTree(mergeLayers(trees, compat), { devices })));

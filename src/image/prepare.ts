@@ -13,6 +13,7 @@ import { Indexer } from '../layer/indexer.js';
 import { LayerMap } from '../layer/map.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
 import type { Image, Layer } from '../source/image.js';
+import { layerLimit } from '../source/limits.js';
 import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 import type { Compat } from '../union/merge.js';
@@ -56,8 +57,6 @@ export interface PrepareOptions {
 
 /** Part of every tree's key: a change of the merge or of the writer must not meet the trees of before. */
 const TREE_FORMAT = 1;
-/** Bytes of one layer, uncompressed. */
-const LAYER_LIMIT = 256 * 1024 ** 3;
 
 /** Throws what indexing and merging throw, with the layer named; an AbortError when `signal` says so. */
 export async function prepareImage(image: Image, options: PrepareOptions): Promise<PreparedImage> {
@@ -67,6 +66,7 @@ export async function prepareImage(image: Image, options: PrepareOptions): Promi
   const layers = await prepareLayers(image, options);
   signal?.throwIfAborted();
   const treePath = await mergedTree(
+    image,
     layers.map(({ prepared }) => prepared),
     options,
   );
@@ -74,6 +74,18 @@ export async function prepareImage(image: Image, options: PrepareOptions): Promi
     prepared.cached ? [] : facts.notes.map((note) => `layer ${i + 1}: ${note}`),
   );
   return { image, treePath, layers: layers.map(({ prepared }) => prepared), notes };
+}
+
+/** Names a layer's tree as it is in the store. */
+export function layerKey({ diffId, view }: Layer): string {
+  return view === undefined ? diffId : `${diffId} ${view}`;
+}
+
+/** Names what an image uses of a layer. */
+function usedLayerKey(layer: Layer): string {
+  const { whitelists = [] } = layer;
+  if (whitelists.length === 0) return layerKey(layer);
+  return `${layerKey(layer)} ${sha256(Buffer.from(JSON.stringify(whitelists))).toString('hex')}`;
 }
 
 /** What the store has of a layer; undefined where it has to be indexed. Throws STORE_CORRUPT. */
@@ -88,7 +100,7 @@ interface Known {
 
 function known(layer: Layer, digest: Digest | undefined, store: Store): Known | undefined {
   if (digest === undefined) return undefined;
-  const directory = store.layerDirectory(layer.diffId);
+  const directory = store.layerDirectory(layer.diffId, layer.view);
   const mapPath = store.mapPath(digest);
   if (!existsSync(directory)) return undefined;
   const map = LayerMap.read(mapPath);
@@ -128,7 +140,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
   const stop = (): void => cancel.abort(signal?.reason);
   signal?.addEventListener('abort', stop, { once: true });
   /** A layer that comes twice is indexed once. */
-  const jobs = new Map<Digest, Promise<Known>>();
+  const jobs = new Map<string, Promise<Known>>();
   const prepareLayer = async (layer: Layer, index: number): Promise<Known> => {
     const report = (state: 'cached' | 'indexing' | 'indexed', done: number): void =>
       onProgress?.({ type: 'layer', layer: index, diffId: layer.diffId, state, done, total: layer.size });
@@ -144,8 +156,9 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
         blob: layer.blob,
         digest,
         diffId: layer.diffId,
+        view: layer.view,
         temporary: store.temporary(),
-        layerDirectory: store.layerDirectory(layer.diffId),
+        layerDirectory: store.layerDirectory(layer.diffId, layer.view),
         mapDirectory: join(store.path, 'maps'),
         streamLimit: layerLimit(),
       };
@@ -163,8 +176,9 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
   };
   try {
     const all = image.layers.map((layer, index) => {
-      let job = jobs.get(layer.diffId);
-      if (job === undefined) jobs.set(layer.diffId, (job = prepareLayer(layer, index)));
+      const key = layerKey(layer);
+      let job = jobs.get(key);
+      if (job === undefined) jobs.set(key, (job = prepareLayer(layer, index)));
       return job;
     });
     const settled = await Promise.allSettled(all);
@@ -174,13 +188,6 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
     signal?.removeEventListener('abort', stop);
     await indexer.close();
   }
-}
-
-function layerLimit(): number {
-  const text = process.env['LAMINA_LAYER_LIMIT'];
-  const limit = text === undefined || text === '' ? LAYER_LIMIT : Number(text);
-  if (Number.isSafeInteger(limit) && limit > 0) return limit;
-  throw new LaminaError('USAGE', `LAMINA_LAYER_LIMIT is not a number of bytes: ${JSON.stringify(text)}`);
 }
 
 async function hashBlob(blob: BlobLocation): Promise<Digest> {
@@ -213,10 +220,12 @@ function named(e: unknown, image: Image, index: number): LaminaError {
 
 /** The merged tree's path; it is built, in a thread of its own, when the store lacks it or has it damaged. */
 async function mergedTree(
+  image: Image,
   layers: readonly PreparedLayer[],
-  { store, compat, onProgress, signal }: PrepareOptions,
+  { store, compat: chosen, onProgress, signal }: PrepareOptions,
 ): Promise<string> {
-  const parts = [`lamina-tree ${TREE_FORMAT} ${compat}`, ...layers.map(({ diffId }) => diffId)];
+  const compat = image.compat ?? chosen;
+  const parts = [`lamina-tree ${TREE_FORMAT} ${compat}`, ...image.layers.map(usedLayerKey)];
   const path = store.treePath(sha256(Buffer.from(parts.join('\n'))).toString('hex'));
   if (isSealed(path)) {
     onProgress?.({ type: 'tree', state: 'cached' });
@@ -224,7 +233,11 @@ async function mergedTree(
   }
   onProgress?.({ type: 'tree', state: 'merging' });
   const job: MergeJob = {
-    layers: layers.map(({ directory, addressSpace }) => ({ tree: join(directory, 'tree.erofs'), addressSpace })),
+    layers: layers.map(({ directory, addressSpace }, i) => ({
+      tree: join(directory, 'tree.erofs'),
+      addressSpace,
+      whitelists: image.layers[i]?.whitelists ?? [],
+    })),
     compat,
     temporary: store.temporary(),
     path,

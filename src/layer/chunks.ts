@@ -67,6 +67,11 @@ export function readChunks(path: string): Chunks {
   } catch (e) {
     throw corrupt(path, errnoOf(e) ?? String(e));
   }
+  return decodeChunks(bytes, path);
+}
+
+/** What is in a `chunks` file; `path` it is called in messages. Throws STORE_CORRUPT. */
+export function decodeChunks(bytes: Buffer, path: string): Chunks {
   const body = bytes.subarray(0, Math.max(bytes.length - DIGEST, 0));
   if (body.length < HEADER || !bytes.subarray(0, 8).equals(MAGIC)) throw corrupt(path, 'it is not a chunks file');
   if (!sha256(body).equals(bytes.subarray(body.length))) throw corrupt(path, 'its checksum does not match');
@@ -75,9 +80,13 @@ export function readChunks(path: string): Chunks {
   const copiesAt = HEADER + count * DIGEST;
   if (copiesAt + copyCount * COPY !== body.length) throw corrupt(path, 'its size is wrong');
   const number = (at: number): number => Number(body.readBigUInt64LE(at));
+  const streamSize = number(8);
+  const addressSpace = number(16);
+  // The appendix begins on a chunk's border, so there are as many digests as the address space has chunks.
+  if (streamSize > addressSpace || count !== Math.ceil(addressSpace / CHUNK)) throw corrupt(path, 'its size is wrong');
   return {
-    streamSize: number(8),
-    addressSpace: number(16),
+    streamSize,
+    addressSpace,
     digests: body.subarray(HEADER, copiesAt),
     copies: Array.from({ length: copyCount }, (_, i) => {
       const at = copiesAt + i * COPY;

@@ -20,6 +20,8 @@ import { createHasher, type Digest } from '../digest/index.js';
 import { encodeTree } from '../erofs/writer.js';
 import { LaminaError } from '../errors.js';
 import { openBlob, type BlobLocation, type RandomAccessBlob } from '../source/blob.js';
+import type { LayerView } from '../source/image.js';
+import { overLimit } from '../source/limits.js';
 import { seal } from '../store/sealed.js';
 import { publish, writeDurably } from '../store/store.js';
 import { TarReader } from '../tar/reader.js';
@@ -36,9 +38,10 @@ export interface IndexJob {
   /** Undefined where the source does not say. */
   readonly digest: Digest | undefined;
   readonly diffId: Digest;
+  readonly view?: LayerView | undefined;
   /** A fresh path on the store's file system; whoever gave the job removes it afterwards. */
   readonly temporary: string;
-  /** `layers/sha256-DIFFID` of the store. */
+  /** `layers/sha256-DIFFID[-VIEW]` of the store. */
   readonly layerDirectory: string;
   /** `maps/` of the store. */
   readonly mapDirectory: string;
@@ -99,7 +102,7 @@ class Pass {
     // The reader's notes are the builder's too: one list of oddities a layer.
     const reader = new TarReader((entry) => this.#tree.add(entry));
     this.#tar = reader;
-    this.#tree = new TreeBuilder(reader.notes);
+    this.#tree = new TreeBuilder(reader.notes, job.view);
   }
 
   run(): IndexedLayer {
@@ -156,10 +159,7 @@ class Pass {
     const start = this.#streamSize;
     this.#streamSize += bytes.length;
     if (this.#streamSize > this.#job.streamLimit) {
-      throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${this.#job.streamLimit} bytes uncompressed`, {
-        details: { limit: this.#job.streamLimit },
-        hint: 'If the image is trustworthy, raise the limit: LAMINA_LAYER_LIMIT (bytes), in the environment of the daemon too.',
-      });
+      throw overLimit(this.#job.streamLimit);
     }
     this.#tar.push(bytes);
     this.#sink.stream(bytes);

@@ -120,20 +120,24 @@ export class LayerMap {
     const diffIdEnd = HEADER + bytes.readUInt8(9);
     const blobEnd = diffIdEnd + bytes.readUInt8(10);
     const notesEnd = blobEnd + bytes.readUInt32LE(36);
-    const table = (notesEnd + 7) & ~7;
+    const table = Math.ceil(notesEnd / 8) * 8;
     const count = bytes.readUInt32LE(32);
     const compression = compressions[bytes.readUInt8(8)];
     if (compression === undefined || table + count * POINT > end) throw corrupt('a map', 'its sizes are wrong');
-    const facts: MapFacts = {
-      compression,
-      diffId: parseDigest(bytes.toString('latin1', HEADER, diffIdEnd)),
-      blob: parseDigest(bytes.toString('latin1', diffIdEnd, blobEnd)),
-      blobSize: Number(bytes.readBigUInt64LE(16)),
-      streamSize: Number(bytes.readBigUInt64LE(24)),
-      kept: Number(bytes.readBigUInt64LE(40)),
-      notes: JSON.parse(bytes.toString('utf8', blobEnd, notesEnd)) as string[],
-    };
-    return new LayerMap(facts, bytes, table, count);
+    try {
+      const facts: MapFacts = {
+        compression,
+        diffId: parseDigest(bytes.toString('latin1', HEADER, diffIdEnd)),
+        blob: parseDigest(bytes.toString('latin1', diffIdEnd, blobEnd)),
+        blobSize: Number(bytes.readBigUInt64LE(16)),
+        streamSize: Number(bytes.readBigUInt64LE(24)),
+        kept: Number(bytes.readBigUInt64LE(40)),
+        notes: JSON.parse(bytes.toString('utf8', blobEnd, notesEnd)) as string[],
+      };
+      return new LayerMap(facts, bytes, table, count);
+    } catch {
+      throw corrupt('a map', 'its digests or notes are damaged');
+    }
   }
 
   /** Index of the last point at or before byte `output` of the stream; -1 where there is none. */
@@ -161,7 +165,7 @@ export class LayerMap {
     const offset = Number(b.readBigUInt64LE(at + 16));
     const packed = b.subarray(offset, offset + b.readUInt32LE(at + 24));
     const windowLength = Math.min(b.readUInt32LE(at + 28), WINDOW_MAX);
-    const window = windowLength === 0 ? packed : inflateRawSync(packed, { maxOutputLength: WINDOW_MAX });
+    const window = windowLength === 0 ? packed : unpacked(packed);
     if (window.length !== windowLength) throw corrupt('a map', 'a window is damaged');
     return {
       input: Number(b.readBigUInt64LE(at)),
@@ -170,6 +174,14 @@ export class LayerMap {
       kind: b.readUInt8(at + 33) === 0 ? 'member' : 'block',
       window,
     };
+  }
+}
+
+function unpacked(window: Buffer): Buffer {
+  try {
+    return inflateRawSync(window, { maxOutputLength: WINDOW_MAX });
+  } catch {
+    throw corrupt('a map', 'a window is damaged');
   }
 }
 

@@ -5,12 +5,14 @@
  * archive they stand (image-spec layer.md, "Whiteouts").
  */
 import { LaminaError } from '../errors.js';
-import { cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
+import { DEPTH_MAX, cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, marker, type Inode } from '../erofs/tree.js';
+import type { LayerView } from '../source/image.js';
 import type { EntryType, TarEntry } from '../tar/entry.js';
 import type { Notes } from '../tar/notes.js';
 import { printable } from '../tar/notes.js';
 import { Appendix } from './extents.js';
+import { viewed } from './view.js';
 import { keptXattrs } from './xattr-policy.js';
 
 const WHITEOUT = '.wh.';
@@ -20,10 +22,10 @@ const OPAQUE = '.wh..wh..opq';
 
 const NAME_MAX = 255;
 const TARGET_MAX = 4095;
-/** Components of a path. */
-const DEPTH_MAX = 8192;
 /** Inodes of one layer: some 400 bytes each while the tree is built. */
 const INODES_MAX = 8_000_000;
+/** Bytes of names, link targets and xattr values of one layer, all of which are in memory while the tree is built. */
+const METADATA_MAX = 1024 ** 3;
 
 const typeBits: Readonly<Record<Exclude<EntryType, 'hardlink'>, number>> = {
   file: S_IFREG,
@@ -44,38 +46,59 @@ interface Whiteout {
 
 export class TreeBuilder {
   readonly #notes: Notes;
+  readonly #view: LayerView | undefined;
   readonly #root = impliedDirectory();
   readonly #appendix = new Appendix();
   readonly #whiteouts: Whiteout[] = [];
   /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
   readonly #hidden: { readonly parent: Inode; readonly name: string }[] = [];
+  /** Directories that took the place of something else in this layer. */
+  readonly #replacing = new Set<Inode>();
   #inodes = 1;
+  /** Bytes. */
+  #metadata = 0;
 
-  constructor(notes: Notes) {
+  constructor(notes: Notes, view?: LayerView) {
     this.#notes = notes;
+    this.#view = view;
   }
 
-  /** Throws WHITEOUT_INVALID, LINK_INVALID, METADATA_INVALID, PATH_LOOP, LIMIT_EXCEEDED. */
-  add(entry: TarEntry): void {
+  /** Throws TAR_INVALID, WHITEOUT_INVALID, LINK_INVALID, METADATA_INVALID, PATH_LOOP, LIMIT_EXCEEDED. */
+  add(found: TarEntry): void {
+    const entry = this.#view === undefined ? found : viewed(found, this.#view);
+    if (entry === undefined) return;
     const { components, escapes } = cleanPath(entry.name);
     if (escapes) this.#notes.add('a name points above the root and is taken below it', entry.name);
+    if (components.length > DEPTH_MAX) {
+      throw new LaminaError('LIMIT_EXCEEDED', `A path of more than ${DEPTH_MAX} components: ${printable(entry.name)}`);
+    }
+    // A part of a name keeps the whole of it in memory.
+    this.#keep(entry.name.length + entry.linkName.length);
     const name = components.pop();
     if (name === undefined) this.#addRoot(entry);
+    else if (this.#isAci) this.#addEntry(entry, components, name);
     else if (name.startsWith(WHITEOUT) && !name.startsWith(META)) this.#addWhiteout(entry, components, name);
-    else if (name === OPAQUE) this.#whiteouts.push({ path: components, opaque: true });
+    else if (name === OPAQUE) this.#bound(this.#whiteouts.push({ path: components, opaque: true }));
     else this.#addEntry(entry, components, name);
+  }
+
+  /** appc has no whiteouts and forbids duplicate entries (spec/aci.md, "Image Archives"). */
+  get #isAci(): boolean {
+    return this.#view === 'aci';
   }
 
   /** The appendix will begin at byte `appendixStart` of the address space. The builder must not be used again. */
   finish(appendixStart: number): { root: Inode; appendix: Appendix } {
     for (const { parent, name } of this.#hidden) parent.children?.delete(name);
     this.#placeWhiteouts();
+    for (const inode of this.#replacing) (inode.xattrs ??= new Map()).set(marker.whiteout, YES);
     this.#markImplied();
     this.#appendix.place(appendixStart);
     return { root: this.#root, appendix: this.#appendix };
   }
 
   #addRoot(entry: TarEntry): void {
+    if (this.#isAci) checkNew(this.#root, entry);
     if (entry.type === 'directory') this.#setAttributes(this.#root, entry, '/');
     else if (entry.name === '') this.#notes.add('an entry without a name is ignored', entry.name);
     else throw new LaminaError('TAR_INVALID', `The root of the layer is not a directory: ${printable(entry.name)}`);
@@ -89,19 +112,17 @@ export class TreeBuilder {
       });
     }
     if (entry.type !== 'file' || entry.size > 0) this.#notes.add('a whiteout is not an empty file', entry.name);
-    this.#whiteouts.push({ path: [...parents, target], opaque: false });
+    this.#bound(this.#whiteouts.push({ path: [...parents, target], opaque: false }));
   }
 
   #addEntry(entry: TarEntry, parents: readonly string[], name: string): void {
-    if (parents.length >= DEPTH_MAX) {
-      throw new LaminaError('LIMIT_EXCEEDED', `A path of more than ${DEPTH_MAX} components: ${printable(entry.name)}`);
-    }
     this.#checkName(name, entry.name);
     const parent = this.#directory(parents, entry.name);
     const existing = parent.children?.get(name);
-    if (name.startsWith(META)) this.#hide(parent, name, entry.name);
+    if (this.#isAci) checkNew(existing, entry);
+    else if (name.startsWith(META)) this.#hide(parent, name, entry.name);
     if (entry.type === 'hardlink') {
-      this.#put(parent, name, this.#hardlink(entry, existing));
+      this.#put(parent, name, this.#hardlink(entry, parent, name));
       return;
     }
     if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
@@ -109,27 +130,50 @@ export class TreeBuilder {
       this.#setAttributes(existing, entry, entry.name);
       return;
     }
-    this.#put(parent, name, this.#inode(entry));
+    const inode = this.#inode(entry);
+    if (existing !== undefined) this.#replaces(existing, inode);
+    this.#put(parent, name, inode);
+  }
+
+  /**
+   * A directory where the archive had something else before: that has removed what is below in the lower layers, so
+   * their children must not come back.
+   */
+  #replaces(existing: Inode, inode: Inode): void {
+    if (isDirectory(inode) && !isDirectory(existing)) this.#replacing.add(inode);
   }
 
   #put(parent: Inode, name: string, inode: Inode): void {
     parent.children?.set(name, inode);
-    if (++this.#inodes > INODES_MAX) {
-      throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files and directories`);
-    }
+    this.#bound(++this.#inodes);
+  }
+
+  #bound(count: number): void {
+    if (count <= INODES_MAX) return;
+    throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files and directories`);
+  }
+
+  #keep(bytes: number): void {
+    this.#metadata += bytes;
+    if (this.#metadata <= METADATA_MAX) return;
+    throw new LaminaError(
+      'LIMIT_EXCEEDED',
+      `The names and extended attributes of the layer are more than ${METADATA_MAX} bytes`,
+    );
   }
 
   #directory(components: readonly string[], about: string): Inode {
     for (const name of components) this.#checkName(name, about);
     const directory = resolveDirectory(this.#root, components, {
       follow: true,
-      make: () => {
-        if (++this.#inodes > INODES_MAX) {
-          throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files and directories`);
-        }
-        return impliedDirectory();
+      make: (replaced) => {
+        this.#bound(++this.#inodes);
+        const made = impliedDirectory();
+        if (replaced !== undefined) this.#replaces(replaced, made);
+        return made;
       },
     });
+    if (this.#isAci) return directory ?? this.#root;
     // Below a name that starts like a whiteout nothing can be seen.
     const hidden = components.findIndex((name) => name.startsWith(WHITEOUT));
     if (hidden >= 0) {
@@ -141,7 +185,7 @@ export class TreeBuilder {
 
   #hide(parent: Inode, name: string, about: string): void {
     this.#notes.add('an entry at or below a name that starts with .wh. is hidden', about);
-    this.#hidden.push({ parent, name });
+    this.#bound(this.#hidden.push({ parent, name }));
   }
 
   #checkName(name: string, about: string): void {
@@ -189,29 +233,34 @@ export class TreeBuilder {
   }
 
   #setAttributes(inode: Inode, entry: TarEntry, path: string): void {
-    inode.mode = (inode.mode & ~0o7777) | entry.mode;
+    // Linux has no modes of symlinks: lstat(2) shows 0777 on every file system that writes them.
+    inode.mode = (inode.mode & ~0o7777) | (entry.type === 'symlink' ? 0o777 : entry.mode);
     inode.uid = entry.uid;
     inode.gid = entry.gid;
     inode.mtime = entry.mtime;
     inode.mtimeNsec = entry.mtimeNsec;
     if (inode.order === 0) inode.order = entry.order;
     const xattrs = keptXattrs(entry.xattrs, inode.mode, path, this.#notes);
-    if (xattrs === undefined) delete inode.xattrs;
-    else inode.xattrs = xattrs;
+    if (xattrs === undefined) {
+      delete inode.xattrs;
+      return;
+    }
+    for (const [name, value] of xattrs) this.#keep(name.length + value.length);
+    inode.xattrs = xattrs;
   }
 
   /**
    * The inode that a hard link gives a further name: one of this layer where it comes before the link, else a
    * placeholder for the merge, which knows the layers below. The link's own attributes do not count.
    */
-  #hardlink(entry: TarEntry, existing: Inode | undefined): Inode {
+  #hardlink(entry: TarEntry, at: Inode, name: string): Inode {
     const { components } = cleanPath(entry.linkName);
     const last = components.pop();
     if (last === undefined) throw linkInvalid(entry, 'its target is the root');
     const parent = resolveDirectory(this.#root, components, { follow: true });
     const target = parent?.children?.get(last);
     if (target !== undefined) {
-      if (target === existing) throw linkInvalid(entry, 'it is a link to itself');
+      if (parent === at && last === name) throw linkInvalid(entry, 'it is a link to itself');
       if (!isDirectory(target)) return target;
       if (target.order !== 0) throw linkInvalid(entry, 'its target is a directory');
     }
@@ -280,6 +329,13 @@ export class TreeBuilder {
       for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
     }
   }
+}
+
+function checkNew(existing: Inode | undefined, { name }: TarEntry): void {
+  if (existing === undefined || existing.order === 0) return;
+  throw new LaminaError('TAR_INVALID', `The archive has ${printable(name)} twice`, {
+    details: { path: name.slice(0, 200) },
+  });
 }
 
 function whiteoutDevice(): Inode {

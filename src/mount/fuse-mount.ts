@@ -3,6 +3,7 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { LaminaError, errnoOf } from '../errors.js';
 import { MS_NOATIME, MS_RDONLY, mount, setNonBlocking } from '../native/libc.js';
 import { MAX_READ } from '../fuse/wire.js';
+import { flagBits, type MountFlag } from './flags.js';
 
 export interface FuseMount {
   readonly target: string;
@@ -12,6 +13,7 @@ export interface FuseMount {
   readonly subtype: string;
   /** False: only the user who mounted may look (blobfs). */
   readonly allowOther: boolean;
+  readonly flags?: readonly MountFlag[];
 }
 
 /**
@@ -19,7 +21,7 @@ export interface FuseMount {
  * `default_permissions` lets the kernel check modes and ACLs; set-user-ID and devices work, as in a container they must.
  * Throws FUSE_UNAVAILABLE, MOUNT_FAILED.
  */
-export function openFuseMount({ target, source, subtype, allowOther }: FuseMount): number {
+export function openFuseMount({ target, source, subtype, allowOther, flags = [] }: FuseMount): number {
   let fd: number;
   try {
     fd = openSync('/dev/fuse', constants.O_RDWR);
@@ -33,7 +35,13 @@ export function openFuseMount({ target, source, subtype, allowOther }: FuseMount
   if (allowOther) options.push('allow_other');
   try {
     setNonBlocking(fd);
-    mount(source, target, `fuse.${subtype}`, MS_RDONLY | MS_NOATIME, [`fd=${fd}`, ...options].join(','));
+    mount(
+      source,
+      target,
+      `fuse.${subtype}`,
+      MS_RDONLY | MS_NOATIME | flagBits(flags),
+      [`fd=${fd}`, ...options].join(','),
+    );
     return fd;
   } catch (e) {
     closeSync(fd);

@@ -4,6 +4,7 @@
  */
 import { LaminaError } from '../errors.js';
 import { MOUNT_ATTR_NOATIME, MOUNT_ATTR_RDONLY, SysError, fsMount } from '../native/libc.js';
+import { flagBits, type MountFlag } from './flags.js';
 import { erofsBdis, raiseReadAhead } from './read-ahead.js';
 
 export interface KernelMount {
@@ -12,17 +13,19 @@ export interface KernelMount {
   /** One file for each device of the tree, base first. */
   readonly devices: readonly string[];
   readonly target: string;
+  readonly flags: readonly MountFlag[];
 }
 
 /** ENOTBLK, which Node does not know by name: the kernel makes no file-backed mount of a file on this file system. */
 const NO_FILE_BACKED_MOUNTS = 15;
 
 /** Set-user-ID and devices work, as in a container they must. Throws MOUNT_FAILED with what the kernel says. */
-export async function mountErofs({ treePath, devices, target }: KernelMount): Promise<void> {
+export async function mountErofs({ treePath, devices, target, flags }: KernelMount): Promise<void> {
   const before = erofsBdis();
   try {
     const options = devices.map((path) => ['device', path] as const);
-    await fsMount('erofs', treePath, options, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME, target);
+    const attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOATIME | flagBits(flags);
+    await fsMount('erofs', treePath, options, attributes, target);
   } catch (e) {
     const refused = e instanceof SysError && e.errno === NO_FILE_BACKED_MOUNTS;
     const why = refused ? 'it mounts none from the file system that the store is on' : (e as Error).message;

@@ -4,20 +4,22 @@
  */
 import { LaminaError } from '../errors.js';
 import { MOUNT_ATTR_NOATIME, fsMount } from '../native/libc.js';
+import { flagBits, type MountFlag } from './flags.js';
 
 export interface OverlayMount {
   /** What mount(8) shows as the source. */
   readonly source: string;
-  /** Where the image is mounted. */
+  /** The image, or a directory of it, where it is mounted. */
   readonly lower: string;
   readonly upper: string;
   /** Empty, on the file system of `upper`. */
   readonly work: string;
   readonly target: string;
+  readonly flags: readonly MountFlag[];
 }
 
 /** Throws MOUNT_FAILED with what the kernel says. */
-export async function mountOverlay({ source, lower, upper, work, target }: OverlayMount): Promise<void> {
+export async function mountOverlay({ source, lower, upper, work, target, flags }: OverlayMount): Promise<void> {
   try {
     await fsMount(
       'overlay',
@@ -27,7 +29,7 @@ export async function mountOverlay({ source, lower, upper, work, target }: Overl
         ['upperdir', escapePath(upper)],
         ['workdir', escapePath(work)],
       ],
-      MOUNT_ATTR_NOATIME,
+      MOUNT_ATTR_NOATIME | flagBits(flags),
       target,
     );
   } catch (e) {

@@ -102,6 +102,7 @@ function check(syscall: string, result: unknown, about?: string): number {
 /** mount(2) flags (linux/mount.h). */
 export const MS_RDONLY = 1;
 export const MS_NOATIME = 1024;
+const MS_BIND = 4096;
 /** umount2(2) flags. */
 export const MNT_DETACH = 2;
 export const UMOUNT_NOFOLLOW = 8;
@@ -113,6 +114,14 @@ export function mount(source: string, target: string, type: string, flags: numbe
 /** Waits in a thread of its own: an unmount may have to wait for the file system's server, which may be this process. */
 export async function umount2(target: string, flags: number): Promise<void> {
   await callAsync('umount2', libc().umount2, target, flags);
+}
+
+/**
+ * Shows what is at `source` at `target`, too (MS_BIND), with the flags of the mount that `source` is in. In a thread of
+ * its own, as umount2: the source may be in a file system that this process serves.
+ */
+export async function bindMount(source: string, target: string): Promise<void> {
+  await callAsync('mount', libc().mount, source, target, null, MS_BIND, null);
 }
 
 function callAsync(name: string, native: Native, ...args: unknown[]): Promise<number> {

@@ -14,6 +14,18 @@ export interface HistoryEntry {
   readonly emptyLayer: boolean;
 }
 
+/** What only an appc image's app says (appc spec, spec/aci.md); the rest is in the fields that mean the same. */
+export interface AppcApp {
+  /** A name, a number, or the absolute path of a file whose owner is meant. */
+  readonly user: string;
+  /** The same. */
+  readonly group: string;
+  readonly supplementaryGids: readonly number[];
+  readonly mountPoints: readonly { readonly name: string; readonly path: string; readonly readOnly: boolean }[];
+  /** What it asks for that a runtime config of ours does not have. */
+  readonly ignored: readonly string[];
+}
+
 /** Strings are as they are written, but for an empty one where absent means the same. */
 export interface ImageConfig {
   /** "" where the config does not say. */
@@ -42,6 +54,7 @@ export interface ImageConfig {
   /** RFC 3339, as it is written. */
   readonly created?: string | undefined;
   readonly history: readonly HistoryEntry[];
+  readonly appc?: AppcApp | undefined;
 }
 
 const text = optional(z.string());
@@ -59,7 +72,7 @@ const schema = z.object({
   'os.features': list,
   author: text,
   created: text,
-  rootfs: z.object({ type: z.string(), diff_ids: list }),
+  rootfs: optional(z.object({ type: z.string(), diff_ids: list })),
   config: optional(
     z.object({
       User: text,
@@ -89,7 +102,13 @@ const schema = z.object({
 /** Throws CONFIG_INVALID, LIMIT_EXCEEDED, DIGEST_INVALID, DIGEST_UNSUPPORTED. */
 export function parseConfig(bytes: Uint8Array): ImageConfig {
   const document = parseJson(bytes, schema, { what: 'the config', code: 'CONFIG_INVALID', limit: CONFIG_LIMIT });
-  if (document.rootfs.type !== 'layers') {
+  const { rootfs } = document;
+  if (rootfs === undefined) {
+    throw new LaminaError('CONFIG_INVALID', 'the config has no rootfs: it is not that of a container image', {
+      hint: 'Artifacts are stored like images, often with an empty config. They have no file system to mount.',
+    });
+  }
+  if (rootfs.type !== 'layers') {
     throw new LaminaError('CONFIG_INVALID', 'the config has a rootfs.type other than "layers"');
   }
   const run = document.config;
@@ -99,7 +118,7 @@ export function parseConfig(bytes: Uint8Array): ImageConfig {
     variant: document.variant || undefined,
     osVersion: document['os.version'] || undefined,
     osFeatures: document['os.features'],
-    diffIds: (document.rootfs.diff_ids ?? []).map(parseDigest),
+    diffIds: (rootfs.diff_ids ?? []).map(parseDigest),
     user: run?.User ?? '',
     env: run?.Env ?? [],
     entrypoint: run?.Entrypoint ?? [],

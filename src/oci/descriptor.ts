@@ -15,6 +15,8 @@ export interface Descriptor {
   readonly size: number;
   /** The content itself, in base64. Not verified. */
   readonly data: string | undefined;
+  /** Where else the content can be had; of foreign layers the only places. Not verified. */
+  readonly urls: readonly string[];
   readonly annotations: Readonly<Record<string, string>>;
   /** Normalised. */
   readonly platform: Platform | undefined;
@@ -37,6 +39,7 @@ export const descriptorSchema = z
     digest: z.string(),
     size: z.int().nonnegative(),
     data: word,
+    urls: optional(z.array(z.string())),
     annotations: optional(stringMap),
     platform: optional(platformSchema),
     artifactType: word,
@@ -46,6 +49,7 @@ export const descriptorSchema = z
     digest: d.digest,
     size: d.size,
     data: d.data,
+    urls: d.urls ?? [],
     annotations: d.annotations ?? {},
     platform: d.platform,
     artifactType: d.artifactType,

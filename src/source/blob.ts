@@ -5,7 +5,7 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 
 /** A run of bytes of a local file: a blob of a layout (offset 0) or a member of an uncompressed archive. */
-export interface BlobLocation {
+interface FileLocation {
   readonly kind: 'file';
   readonly path: string;
   /** Bytes. */
@@ -13,6 +13,17 @@ export interface BlobLocation {
   /** Bytes. */
   readonly size: number;
 }
+
+/** A blob that its descriptor holds (image-spec descriptor.md, `data`); a manifest's limit bounds it. */
+interface EmbeddedLocation extends Omit<FileLocation, 'kind'> {
+  readonly kind: 'embedded';
+  /** What to call it in messages. */
+  readonly path: string;
+  /** The content in base64. */
+  readonly data: string;
+}
+
+export type BlobLocation = FileLocation | EmbeddedLocation;
 
 /** Random access to one blob. Reads block: a reader belongs to a worker thread or to a short-lived command. */
 export interface RandomAccessBlob {
@@ -28,6 +39,7 @@ export interface RandomAccessBlob {
  * taken the file's place does not block.
  */
 export function openBlob(location: BlobLocation): RandomAccessBlob {
+  if (location.kind === 'embedded') return openEmbedded(location);
   let fd: number;
   try {
     fd = openSync(location.path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -63,5 +75,14 @@ export function openBlob(location: BlobLocation): RandomAccessBlob {
       return done;
     },
     close: () => closeSync(fd),
+  };
+}
+
+function openEmbedded({ data, size }: EmbeddedLocation): RandomAccessBlob {
+  const bytes = Buffer.from(data, 'base64');
+  return {
+    size,
+    read: (offset, into) => bytes.copy(into, 0, offset),
+    close: () => undefined,
   };
 }

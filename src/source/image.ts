@@ -4,6 +4,12 @@ import type { BlobLocation } from './blob.js';
 import type { ImageConfig } from '../oci/config.js';
 import type { Platform } from '../oci/platform.js';
 
+/**
+ * Which tree a layer's tar means when it is not simply its own: `aci`, what is below `rootfs/` of an appc image, without
+ * whiteouts; `estargz`, without the files that only a lazy loader wants.
+ */
+export type LayerView = 'aci' | 'estargz';
+
 export interface Layer {
   /** Of the uncompressed tar, from the config's rootfs.diff_ids. */
   readonly diffId: Digest;
@@ -13,6 +19,12 @@ export interface Layer {
   readonly size: number;
   readonly mediaType: string;
   readonly blob: BlobLocation;
+  readonly view?: LayerView | undefined;
+  /**
+   * Absolute paths (raw bytes in latin1), list by list: of the layer's tree only what every list has is used, and the
+   * directories on the way there. appc images have these; they belong to the image, not to the layer.
+   */
+  readonly whitelists?: readonly (readonly string[])[] | undefined;
 }
 
 export interface Image {
@@ -26,6 +38,8 @@ export interface Image {
   readonly config: ImageConfig;
   /** The config's raw bytes. */
   readonly configBytes: Uint8Array;
+  /** How its layers are merged, where its format says; else that is the user's choice. */
+  readonly compat?: 'overlay' | undefined;
   /** Base first. */
   readonly layers: readonly Layer[];
   readonly annotations: Readonly<Record<string, string>>;

@@ -2,15 +2,16 @@
  * From a reference to an image: where its documents and layers are, which image is meant, and that everything but the
  * layers' own bytes is what its digest says.
  *
- *     reference  oci:DIR, oci-archive:FILE, docker-archive:FILE, or a path
+ *     reference  oci:DIR, oci-archive:FILE, docker-archive:FILE, aci:FILE, or a path
  *     files      a directory, or an archive's members where they are
- *     layout     index.json and blobs;  docker-archive  manifest.json
+ *     layout     index.json and blobs;  docker-archive  manifest.json;  aci  manifest and dependencies
  *     select     by name, digest and platform
  *
  * Documents are hashed as raw bytes, then parsed, then validated. Layers are hashed by who indexes them.
  */
 import { LaminaError, toLaminaError } from '../errors.js';
 import { hostPlatform, type Platform } from '../oci/platform.js';
+import { aciImage } from './aci.js';
 import { Archive } from './archive.js';
 import { dockerImage } from './docker-archive.js';
 import { openDirectory } from './files.js';
@@ -23,18 +24,21 @@ import { selectManifest } from './select.js';
 export interface ResolveOptions {
   /** This machine's when it is omitted. */
   readonly platform?: Platform | undefined;
+  /** Directories with what appc images depend on, absolute. */
+  readonly aciPath?: readonly string[] | undefined;
 }
 
 /**
  * Throws IMAGE_NOT_FOUND, TAG_NOT_FOUND, PLATFORM_NOT_FOUND, IMAGE_AMBIGUOUS, NOT_AN_IMAGE, LAYOUT_INVALID,
- * ARCHIVE_INVALID, MANIFEST_INVALID, CONFIG_INVALID, BLOB_*, DIGEST_*, LIMIT_EXCEEDED, PERMISSION_DENIED, IO.
+ * ARCHIVE_INVALID, MANIFEST_INVALID, COMPRESSION_*, CONFIG_INVALID, BLOB_*, DIGEST_*, LIMIT_EXCEEDED, PERMISSION_DENIED, IO.
  */
-export async function resolveImage(reference: Reference, options: ResolveOptions = {}): Promise<Image> {
-  return Promise.resolve(resolveFrom(reference, options.platform ?? hostPlatform()));
-}
-
-function resolveFrom(reference: Reference, platform: Platform): Image {
+export async function resolveImage(
+  reference: Reference,
+  { platform = hostPlatform(), aciPath = [] }: ResolveOptions = {},
+): Promise<Image> {
   try {
+    if (reference.kind === 'aci')
+      return await aciImage(reference.path, { reference: reference.text, aciPath, platform });
     if (reference.kind === 'docker-archive') {
       const { text, tag, index, path } = reference;
       return dockerImage(Archive.open(path), { reference: text, tag, index, platform });

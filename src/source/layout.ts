@@ -13,6 +13,7 @@ import { readWhole, type Files } from './files.js';
 
 /** Bytes. It has 31. */
 const MARKER_LIMIT = 4096;
+const URLS_SHOWN = 5;
 
 const marker = z.object({ imageLayoutVersion: z.string() });
 
@@ -66,18 +67,34 @@ export class Layout {
   /** Where the blob is; of its bytes only the number is checked. Throws BLOB_MISSING, BLOB_SIZE_MISMATCH, DIGEST_*. */
   locate(descriptor: Descriptor, what: string): BlobLocation {
     const digest = parseDigest(descriptor.digest);
-    embeddedBytes(descriptor, digest, what);
+    const embedded = embeddedBytes(descriptor, digest, what);
     const name = `blobs/${digest.replace(':', '/')}`;
     const location = this.#files.find(name);
+    if (location === undefined && embedded !== undefined) {
+      const path = `the descriptor of ${digest}`;
+      return { kind: 'embedded', path, offset: 0, size: embedded.length, data: embedded.toString('base64') };
+    }
     if (location === undefined) {
+      const urls = descriptor.urls.slice(0, URLS_SHOWN).map(withoutSecrets);
+      const path = `${this.#files.path}/${name}`;
       throw new LaminaError('BLOB_MISSING', `${what} is missing: ${this.#files.path} has no ${name}`, {
-        hint: 'The layout is incomplete: copy the image again, with all of its blobs.',
-        details: { digest, path: `${this.#files.path}/${name}` },
+        hint:
+          urls.length === 0
+            ? 'The layout is incomplete: copy the image again, with all of its blobs.'
+            : `It is not distributed with the image, but by its owner. Fetch it to ${path} from: ${urls.join(' ')}`,
+        details: { digest, path, ...(urls.length === 0 ? {} : { urls }) },
       });
     }
     checkSize(location.size, descriptor, what);
     return location;
   }
+}
+
+/** A URL for a message: names and passwords, queries and fragments are nobody's business. */
+function withoutSecrets(text: string): string {
+  if (!URL.canParse(text)) return '(no URL)';
+  const { protocol, host, pathname } = new URL(text);
+  return `${protocol}//${host}${pathname}`.slice(0, 300);
 }
 
 /** The content in the descriptor itself, verified, where there is any. */

@@ -6,6 +6,7 @@ import type { Descriptor } from '../oci/descriptor.js';
 import { CONFIG_LIMIT, MANIFEST_LIMIT } from '../oci/json.js';
 import { parseManifest, type Manifest } from '../oci/manifest.js';
 import { formatPlatform, normalizePlatform, type Platform } from '../oci/platform.js';
+import { isEstargz } from './estargz.js';
 import type { Image, Layer } from './image.js';
 import type { Layout } from './layout.js';
 
@@ -36,12 +37,14 @@ export function ociImage(layout: Layout, descriptor: Descriptor, expected: Expec
   checkCount(config, manifest.layers.length);
   const layers = manifest.layers.map((layer, i): Layer => {
     const what = `layer ${i + 1} of ${manifest.layers.length}, ${layer.digest},`;
+    const blob = layout.locate(layer, what);
     return {
       diffId: config.diffIds[i]!,
       digest: parseDigest(layer.digest),
       size: layer.size,
       mediaType: layer.mediaType,
-      blob: layout.locate(layer, what),
+      blob,
+      ...(isEstargz(blob, layer.annotations) ? { view: 'estargz' } : {}),
     };
   });
   return {

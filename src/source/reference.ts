@@ -1,5 +1,5 @@
 /**
- * References as users write them: `oci:DIR[:TAG|@DIGEST]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF|:@N]`, or a
+ * References as users write them: `oci:DIR[:TAG|@DIGEST]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF|:@N]`, `aci:FILE`, or a
  * path, whose kind is found by looking at it. Names and tags may have colons, and so may paths: the longest path that
  * exists is meant.
  */
@@ -11,7 +11,7 @@ import { fullName } from '../oci/name.js';
 import { Archive } from './archive.js';
 import { DirectoryFiles, isDirectory } from './files.js';
 
-export type ReferenceKind = 'oci' | 'oci-archive' | 'docker-archive';
+export type ReferenceKind = 'oci' | 'oci-archive' | 'docker-archive' | 'aci';
 
 export interface Reference {
   readonly kind: ReferenceKind;
@@ -28,7 +28,7 @@ export interface Reference {
 
 const LENGTH_MAX = 8192;
 
-const KIND = /^(oci-archive|docker-archive|oci):/;
+const KIND = /^(oci-archive|docker-archive|oci|aci):/;
 /** What skopeo and podman can name besides. */
 const OTHER_TRANSPORT = /^(containers-storage|dir|docker-daemon|ostree|sif|tarball|https?):/;
 
@@ -50,9 +50,6 @@ export function parseReference(text: string, cwd: string): Reference {
     throw new LaminaError('IMAGE_NOT_FOUND', `Cannot open ${text}: there is no such file or directory`, {
       details: { path: resolve(cwd, text) },
     });
-  }
-  if (text.startsWith('aci:')) {
-    throw invalid(text, 'this version does not read appc images', 'Convert it to an OCI image, then use oci:DIR:TAG.');
   }
   const [, transport] = OTHER_TRANSPORT.exec(text) ?? [];
   if (transport !== undefined) {
@@ -99,7 +96,8 @@ function reference(kind: ReferenceKind, { path, suffix }: Split, text: string, c
   if (path === '') throw invalid(text, 'it names no path', GRAMMAR);
   const parts = parseSuffix(kind, suffix);
   if (parts === undefined) {
-    const what = kind === 'docker-archive' ? ':REF or :@N' : ':TAG or @DIGEST';
+    const what =
+      { 'docker-archive': ':REF or :@N', aci: 'expected: an ACI holds one image' }[kind as string] ?? ':TAG or @DIGEST';
     throw invalid(text, `${JSON.stringify(suffix.slice(0, 200))} after the path ${path} is not ${what}`, GRAMMAR);
   }
   const absolute = resolve(cwd, path);
@@ -111,6 +109,7 @@ type Parts = Pick<Reference, 'tag' | 'digest' | 'index'>;
 /** Undefined when `suffix` is nothing that may follow the path. */
 function parseSuffix(kind: ReferenceKind, suffix: string): Parts | undefined {
   if (suffix === '') return {};
+  if (kind === 'aci') return undefined;
   const [, tag, digest] = /^(?::(.+?))?(?:@([a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}))?$/.exec(suffix) ?? [];
   if (kind === 'docker-archive') {
     const [, index] = /^:@(\d{1,6})$/.exec(suffix) ?? [];
@@ -124,7 +123,9 @@ function parseSuffix(kind: ReferenceKind, suffix: string): Parts | undefined {
 /** What is at `path`. Throws NOT_AN_IMAGE and what {@link Archive.open} and {@link DirectoryFiles.find} throw. */
 function sniff(path: string, text: string): ReferenceKind {
   try {
-    return isDirectory(path) ? sniffDirectory(new DirectoryFiles(path)) : sniffArchive(Archive.open(path));
+    if (isDirectory(path)) return sniffDirectory(new DirectoryFiles(path));
+    // Image archives of appc "MUST be named with the suffix .aci, irrespective of compression".
+    return path.endsWith('.aci') ? 'aci' : sniffArchive(Archive.open(path));
   } catch (e) {
     const { code, message, hint, details } = toLaminaError(e);
     throw new LaminaError(code, `Cannot open ${text}: ${message}`, { hint, details, cause: e });
@@ -143,17 +144,16 @@ function sniffDirectory(files: DirectoryFiles): ReferenceKind {
 function sniffArchive(archive: Archive): ReferenceKind {
   if (archive.has('oci-layout') || archive.has('index.json')) return 'oci-archive';
   if (archive.has('manifest.json')) return 'docker-archive';
+  if (archive.has('manifest')) return 'aci';
   const { path } = archive;
-  const what = archive.has('manifest')
-    ? 'an appc image (ACI), which this version does not read'
-    : 'a tar, but not of an image';
-  throw new LaminaError('NOT_AN_IMAGE', `${path} is ${what}`, {
-    hint: 'An image archive has an index.json (OCI) or a manifest.json (docker save).',
+  throw new LaminaError('NOT_AN_IMAGE', `${path} is a tar, but not of an image`, {
+    hint: 'An image archive has an index.json (OCI), a manifest.json (docker save) or a manifest (appc).',
     details: { path },
   });
 }
 
-const GRAMMAR = 'An image is oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:REF|:@N], or a path.';
+const GRAMMAR =
+  'An image is oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:REF|:@N], aci:FILE, or a path.';
 
 function invalid(text: string, why: string, hint: string): LaminaError {
   return new LaminaError('REFERENCE_INVALID', `Cannot use ${JSON.stringify(text.slice(0, 200))} as an image: ${why}`, {

@@ -3,7 +3,7 @@
  * from the layers' `data` files, whose chunks prove themselves; so readers need no locks, and two writers of the same
  * thing write the same bytes.
  *
- *     layers/sha256-DIFFID/   tree.erofs, chunks, data
+ *     layers/sha256-DIFFID/   tree.erofs, chunks, data; with -VIEW behind the name, of another tree of the same tar
  *     maps/sha256-BLOB        how a blob yields its layer
  *     images/HEX.erofs        merged trees
  *     tmp/PID-N               what is being made; of dead processes it is removed
@@ -52,8 +52,10 @@ export class Store {
     return store;
   }
 
-  layerDirectory(diffId: Digest): string {
-    return join(this.path, 'layers', digestFileName(diffId));
+  /** `view`: which tree of the layer, when it is not the whole of its own. */
+  layerDirectory(diffId: Digest, view?: string): string {
+    const name = digestFileName(diffId);
+    return join(this.path, 'layers', view === undefined ? name : `${name}-${view}`);
   }
 
   mapPath(blob: Digest): string {

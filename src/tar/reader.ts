@@ -122,7 +122,7 @@ export class TarReader {
     }
   }
 
-  /** Call at the end of the stream. Throws TAR_TRUNCATED. */
+  /** Call at the end of the stream. Throws TAR_TRUNCATED, TAR_INVALID. */
   end(): void {
     if (this.#ended) return;
     const inBlock = this.#blockFilled > 0;
@@ -144,7 +144,9 @@ export class TarReader {
   #finishShortMeta(): boolean {
     const e = this.#expected;
     if (e.kind !== 'meta' || e.body.length - e.filled > this.#blockFilled) return false;
+    this.#block.copy(e.body, e.filled, 0, e.body.length - e.filled);
     this.#expected = HEADER;
+    this.#meta(e.flag, e.body, e.offset);
     return true;
   }
 

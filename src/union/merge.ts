@@ -23,41 +23,92 @@ interface Place {
   readonly parent: Place | undefined;
   readonly name: string;
   readonly inode: Inode;
+  /** When it is put: see {@link survey}. */
+  order: number;
+  /** The layer whites out this name or one above it: no lower layer has anything there, even behind a symlink. */
+  isNew?: boolean;
   /** Where the directory is in the image, and in which {@link Merge.epoch} that was found. */
   resolved?: Inode;
   epoch?: number;
 }
 
 /**
+ * Told what a merge does, name by name, before it does it. A directory that meets a directory keeps its inode. Inodes are
+ * those of the tree that grows: they say what a name is now, and change with the layers to come.
+ */
+export interface MergeObserver {
+  /** `name` of `parent` becomes `inode`; `before` goes. A directory is `implied` where the layer has no entry for it. */
+  place(parent: Inode, name: string, inode: Inode, before: Inode | undefined, implied: boolean): void;
+  /** A directory gets the attributes of the layer's entry for it; the root has no parent. */
+  attributes(parent: Inode | undefined, name: string, directory: Inode, entry: Inode): void;
+  /** A whiteout or an opaque directory takes a name away. */
+  remove(parent: Inode, name: string, inode: Inode): void;
+  /** A layer, from 1, has been applied. */
+  layerDone(root: Inode, layer: number): void;
+}
+
+/**
  * Merges; layer N's extents get device N. The layers' inodes become the image's: they must not be used again.
  * Throws LINK_INVALID, PATH_LOOP.
  */
-export function mergeLayers(layers: readonly Inode[], compat: Compat): Inode {
-  const merge = new Merge(compat === 'spec');
-  layers.forEach((layer, i) => merge.apply(layer, i + 1));
+export function mergeLayers(layers: readonly Inode[], compat: Compat, observer?: MergeObserver): Inode {
+  const merge = new Merge(compat === 'spec', observer);
+  layers.forEach((layer, i) => {
+    merge.apply(layer, i + 1);
+    observer?.layerDone(merge.root, i + 1);
+  });
   return merge.root;
 }
 
 class Merge {
   readonly root = impliedDirectory();
   readonly #follow: boolean;
+  readonly #observer: MergeObserver | undefined;
   /** Changes when a directory or symlink is replaced: places found before may be wrong then. */
   #epoch = 0;
 
-  constructor(follow: boolean) {
+  constructor(follow: boolean, observer: MergeObserver | undefined) {
     this.#follow = follow;
+    this.#observer = observer;
   }
 
   apply(layer: Inode, device: number): void {
-    const rootPlace: Place = { parent: undefined, name: '', inode: layer };
+    const rootPlace: Place = { parent: undefined, name: '', inode: layer, order: 0 };
     const { entries, whiteouts, opaques } = survey(rootPlace);
     this.#removeLower(whiteouts, opaques, detachedPaths(layer));
-    if (layer.xattrs?.has(marker.implied) !== true) copyAttributes(layer, this.root);
-    entries.sort((a, b) => a.inode.order - b.inode.order);
+    if (layer.xattrs?.has(marker.implied) !== true) {
+      this.#observer?.attributes(undefined, '', this.root, layer);
+      copyAttributes(layer, this.root);
+    }
+    entries.sort((a, b) => a.order - b.order);
     const deferred: Place[] = [];
     for (const entry of entries) if (!this.#put(entry, device)) deferred.push(entry);
-    for (const entry of deferred) if (!this.#put(entry, device)) throw missingTarget(entry);
+    this.#putDeferred(deferred, device);
     for (const { inode } of entries) inode.order = 0;
+  }
+
+  /** Hard links whose target came later; that may be such a link itself. */
+  #putDeferred(deferred: readonly Place[], device: number): void {
+    const waiting = new Map<string, Place[]>();
+    for (const entry of deferred) {
+      const ready = [entry];
+      for (let link = ready.pop(); link !== undefined; link = ready.pop()) {
+        if (this.#put(link, device)) {
+          const path = `/${pathOf(link).join('/')}`;
+          ready.push(...(waiting.get(path) ?? []));
+          waiting.delete(path);
+        } else {
+          const target = linkOf(link.inode) ?? '';
+          const others = waiting.get(target);
+          if (others === undefined) waiting.set(target, [link]);
+          else others.push(link);
+        }
+      }
+    }
+    // What is still waiting may have been named through a symlink; what is not there now is not there.
+    for (const links of waiting.values()) {
+      for (const link of links) if (!this.#put(link, device)) throw missingTarget(link);
+    }
   }
 
   /** All is looked up before anything is removed: the layers below are one view. */
@@ -81,9 +132,24 @@ class Merge {
       const directory = last === undefined ? above : above?.children?.get(last);
       if (directory !== undefined && isDirectory(directory)) emptied.push(directory);
     }
+    if (this.#observer !== undefined) this.#tellRemoved(this.#observer, names, emptied);
     for (const { parent, name } of names) parent.children?.delete(name);
     for (const directory of emptied) directory.children?.clear();
     if (names.length > 0 || emptied.length > 0) this.#epoch++;
+  }
+
+  #tellRemoved(
+    observer: MergeObserver,
+    names: readonly { parent: Inode; name: string }[],
+    emptied: readonly Inode[],
+  ): void {
+    for (const { parent, name } of names) {
+      const inode = parent.children?.get(name);
+      if (inode !== undefined) observer.remove(parent, name, inode);
+    }
+    for (const directory of emptied) {
+      for (const [name, inode] of directory.children ?? []) observer.remove(directory, name, inode);
+    }
   }
 
   /** False: the target of a hard link is not there yet. */
@@ -91,9 +157,9 @@ class Merge {
     const parent = this.#directory(entry.parent);
     const { name, inode } = entry;
     const existing = parent.children?.get(name);
-    const link = inode.xattrs?.get(marker.link);
+    const link = linkOf(inode);
     if (link !== undefined) {
-      const target = this.#linkTarget(link.toString('latin1'));
+      const target = this.#linkTarget(link);
       if (target === undefined) return false;
       if (isDirectory(target)) throw missingTarget(entry);
       this.#set(parent, name, target, existing);
@@ -101,6 +167,7 @@ class Merge {
     }
     if (isDirectory(inode)) {
       const directory = existing !== undefined && isDirectory(existing) ? existing : impliedDirectory();
+      if (directory === existing) this.#observer?.attributes(parent, name, directory, inode);
       copyAttributes(inode, directory);
       if (directory !== existing) this.#set(parent, name, directory, existing);
       entry.resolved = directory;
@@ -113,25 +180,46 @@ class Merge {
   }
 
   #set(parent: Inode, name: string, inode: Inode, existing: Inode | undefined): void {
+    this.#observer?.place(parent, name, inode, existing, false);
     parent.children?.set(name, inode);
     if (existing !== undefined && (isDirectory(existing) || isSymlink(existing))) this.#epoch++;
   }
 
+  /** From the nearest place that is known downwards; a path may be thousands of names deep. */
   #directory(place: Place | undefined): Inode {
-    if (place?.parent === undefined) return this.root;
-    if (place.resolved !== undefined && place.epoch === this.#epoch) return place.resolved;
-    const parent = this.#directory(place.parent);
+    const unknown: Place[] = [];
+    let here = this.root;
+    for (let p = place; p?.parent !== undefined; p = p.parent) {
+      if (p.resolved !== undefined && p.epoch === this.#epoch) {
+        here = p.resolved;
+        break;
+      }
+      unknown.push(p);
+    }
+    for (const p of unknown.reverse()) {
+      here = this.#child(here, p);
+      p.resolved = here;
+      p.epoch = this.#epoch;
+    }
+    return here;
+  }
+
+  #child(parent: Inode, place: Place): Inode {
     const child = parent.children?.get(place.name);
-    const directory = child !== undefined && isDirectory(child) ? child : this.#resolve(place);
-    place.resolved = directory;
-    place.epoch = this.#epoch;
+    if (child !== undefined && isDirectory(child)) return child;
+    if (child !== undefined && isSymlink(child)) return this.#resolve(place);
+    const directory = impliedDirectory();
+    this.#observer?.place(parent, place.name, directory, child, true);
+    parent.children?.set(place.name, directory);
     return directory;
   }
 
   #resolve(place: Place): Inode {
-    const make = (replaced: Inode | undefined): Inode => {
+    const make = (replaced: Inode | undefined, parent: Inode, name: string): Inode => {
       if (replaced !== undefined && isSymlink(replaced)) this.#epoch++;
-      return impliedDirectory();
+      const directory = impliedDirectory();
+      this.#observer?.place(parent, name, directory, replaced, true);
+      return directory;
     };
     return resolveDirectory(this.root, pathOf(place), { follow: this.#follow, make }) ?? this.root;
   }
@@ -143,23 +231,39 @@ class Merge {
   }
 }
 
-/** A layer's names, apart from what is only a whiteout or implied. */
+/**
+ * A layer's names, apart from what is only a whiteout or implied; a directory before what is in it. A name's order is
+ * its inode's place in the archive. That is only known of the first of several hard links: all of them wait for the
+ * directories that they are in, which may take the place of lower symlinks.
+ */
 function survey(root: Place): { entries: Place[]; whiteouts: Place[]; opaques: Place[] } {
   const entries: Place[] = [];
   const whiteouts: Place[] = [];
   const opaques: Place[] = [];
+  const files = new Set<Inode>();
+  const linked = new Set<Inode>();
   const todo = [root];
   for (let place = todo.pop(); place !== undefined; place = todo.pop()) {
     const { inode } = place;
     const isRoot = place.parent === undefined;
+    const isNew = place.parent?.isNew === true;
     if (isWhiteout(inode)) {
-      whiteouts.push(place);
+      if (!isNew) whiteouts.push(place);
       continue;
     }
-    if (inode.xattrs?.has(marker.whiteout) === true) whiteouts.push(place);
-    if (inode.xattrs?.has(marker.opaque) === true) opaques.push(place);
+    const isWhitedOut = inode.xattrs?.has(marker.whiteout) === true;
+    if (isWhitedOut && !isNew) whiteouts.push(place);
+    if (inode.xattrs?.has(marker.opaque) === true && !isNew && !isWhitedOut) opaques.push(place);
     if (!isRoot && inode.xattrs?.has(marker.implied) !== true) entries.push(place);
-    for (const [name, child] of inode.children ?? []) todo.push({ parent: place, name, inode: child });
+    place.isNew = isNew || isWhitedOut;
+    if (!isDirectory(inode)) (files.has(inode) ? linked : files).add(inode);
+    for (const [name, child] of inode.children ?? []) {
+      todo.push({ parent: place, name, inode: child, order: child.order });
+    }
+  }
+  for (const place of entries) {
+    if (!linked.has(place.inode)) continue;
+    for (let up = place.parent; up !== undefined; up = up.parent) place.order = Math.max(place.order, up.order);
   }
   return { entries, whiteouts, opaques };
 }
@@ -186,24 +290,33 @@ function copyAttributes(from: Inode, to: Inode): void {
   if (xattrs !== undefined) to.xattrs = xattrs;
 }
 
-const markers = new Set<string>(Object.values(marker));
+const markers = Object.values(marker);
 
+/** The xattrs themselves where no marker is among them. */
 function withoutMarkers(xattrs: Inode['xattrs']): Inode['xattrs'] {
-  if (xattrs === undefined) return undefined;
-  const kept = new Map([...xattrs].filter(([name]) => !markers.has(name)));
+  if (xattrs === undefined || !markers.some((name) => xattrs.has(name))) return xattrs;
+  const kept = new Map(xattrs);
+  for (const name of markers) kept.delete(name);
   return kept.size === 0 ? undefined : kept;
 }
 
-/** Makes a layer's inode the image's. An inode with several names comes here several times. */
+/** Makes a layer's inode the image's. One with 100,000 names comes here as often: only the first time is work. */
 function adopt(inode: Inode, device: number): void {
   const xattrs = withoutMarkers(inode.xattrs);
   if (xattrs === undefined) delete inode.xattrs;
   else inode.xattrs = xattrs;
-  if (inode.extents !== undefined) inode.extents = inode.extents.map((extent) => ({ ...extent, device }));
+  const before = inode.extents?.[0]?.device;
+  if (before === undefined || before === device) return;
+  inode.extents = inode.extents?.map((extent) => ({ ...extent, device })) ?? [];
+}
+
+/** The path of a hard link's target, of an inode that stands for one. */
+function linkOf(inode: Inode): string | undefined {
+  return inode.xattrs?.get(marker.link)?.toString('latin1');
 }
 
 function missingTarget({ name, inode }: Place): LaminaError {
-  const target = inode.xattrs?.get(marker.link)?.toString('latin1') ?? '';
+  const target = linkOf(inode) ?? '';
   return new LaminaError(
     'LINK_INVALID',
     `The hard link ${printable(name)} names ${printable(target)}, which is no file of the image`,

@@ -5,9 +5,10 @@ import { makeLayout, type ImageSpec, type MadeImage } from '../support/images.js
 
 const tools = ['/bin/sh', '/bin/cat', '/bin/sleep'];
 
-function withLibraries(programs: readonly string[]): string[] {
-  const libraries = programs.flatMap((path) => execFileSync('ldd', [path], { encoding: 'utf8' }).match(/\/\S+/g) ?? []);
-  return [...new Set([...programs, ...libraries])];
+/** Paths of a shell, cat and sleep of this machine, and of what they are linked with. */
+export function programsWithLibraries(): string[] {
+  const libraries = tools.flatMap((path) => execFileSync('ldd', [path], { encoding: 'utf8' }).match(/\/\S+/g) ?? []);
+  return [...new Set([...tools, ...libraries])];
 }
 
 /** Two layers: the tools, and a passwd file with the user app (1000:1001, in group log). */
@@ -16,7 +17,7 @@ export function makeShellImage(
   config: ImageSpec['config'] = {},
   more: ImageSpec['layers'] = [],
 ): Promise<MadeImage> {
-  const files = withLibraries(tools).map((path) => ({
+  const files = programsWithLibraries().map((path) => ({
     name: path.slice(1),
     mode: 0o755,
     content: readFileSync(path),

@@ -16,10 +16,10 @@ import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { mountAt, readMountInfo } from '../../src/mount/mountinfo.js';
 import { tempDir } from '../support/tmp.js';
 
-function layer(hex: string, path = '/blob'): PreparedLayer {
+function layer(hex: string, path = '/blob', view = ''): PreparedLayer {
   return {
     diffId: parseDigest(`sha256:${hex.repeat(64)}`),
-    directory: '/d',
+    directory: `/layers/${hex}${view}`,
     mapPath: '/m',
     blob: { kind: 'file', path, offset: 0, size: 1 },
     addressSpace: 1024,
@@ -38,14 +38,15 @@ t.test('Slots gives a layer one number and a number to one layer', async (t) => 
   t.strictSame(numbers([layer('c'), layer('b', '/moved')]), [4, 3]);
   t.equal(slots.sources.find(({ slot }) => slot === 3)?.blob.path, '/moved', 'the latest place of the blob');
   t.strictSame(numbers([layer('b')], 'first-read'), [5], 'a laxer check is another matter');
+  t.strictSame(numbers([layer('b', '/blob', '-aci'), layer('b', '/moved')]), [6, 3], 'so is another view');
   slots.retain(new Set([3]));
-  t.strictSame(numbers([layer('b'), layer('a')]), [3, 6], 'a number is never used again');
+  t.strictSame(numbers([layer('b'), layer('a')]), [3, 7], 'a number is never used again');
 
   const next = new Slots();
   next.restore(slots.sources, slots.next);
   t.strictSame(
     next.assign([layer('b'), layer('d')], 'every-read').map(({ slot }) => slot),
-    [3, 7],
+    [3, 8],
   );
 });
 
@@ -117,6 +118,8 @@ t.test('Records come back as they were written; half a file is passed over', asy
     treePath: '/t',
     layers,
     overlay: { upper: '/u', work: '/w', ownedDirectory: null },
+    subdir: '/usr/share',
+    flags: ['nosuid'],
     imageDevice: '0:40',
     overlayDevice: null,
     ownsMountpoint: false,

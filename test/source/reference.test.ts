@@ -66,13 +66,12 @@ t.test('parseReference finds out what a path without a prefix is', async (t) => 
   writeFileSync(join(cwd, 'oci.tar'), tar);
   writeFileSync(join(cwd, 'oci.tar.gz'), gzipSync(tar));
   writeFileSync(join(cwd, 'docker.tar'), await tarOf([{ name: './manifest.json', body: '[]' }]));
-  writeFileSync(
-    join(cwd, 'x.aci'),
-    await tarOf([
-      { name: 'manifest', body: '{}' },
-      { name: 'rootfs/', type: 'directory' },
-    ]),
-  );
+  const aci = await tarOf([
+    { name: 'manifest', body: '{}' },
+    { name: 'rootfs/', type: 'directory' },
+  ]);
+  for (const name of ['x.aci', 'aci.tar']) writeFileSync(join(cwd, name), aci);
+  writeFileSync(join(cwd, 'gzip.aci'), gzipSync(aci));
   writeFileSync(join(cwd, 'other.tar'), await tarOf([{ name: 'etc/passwd', body: '' }]));
   mkdirSync(join(cwd, 'alpine'));
   execFileSync('mkfifo', [join(cwd, 'fifo')]);
@@ -85,6 +84,9 @@ t.test('parseReference finds out what a path without a prefix is', async (t) => 
     ['oci.tar:latest', `oci-archive:${cwd}/oci.tar:latest`],
     ['./docker.tar:a/b:c', `docker-archive:${cwd}/docker.tar:a/b:c`],
     ['docker.tar:@1', `docker-archive:${cwd}/docker.tar:@1`],
+    ['x.aci', `aci:${cwd}/x.aci`],
+    ['./gzip.aci', `aci:${cwd}/gzip.aci`],
+    ['aci.tar', `aci:${cwd}/aci.tar`],
   ];
   for (const [text, full] of good) t.equal(parseReference(text, cwd).text, full, text);
 
@@ -92,7 +94,6 @@ t.test('parseReference finds out what a path without a prefix is', async (t) => 
     ['plain', { code: 'NOT_AN_IMAGE', message: /no oci-layout/ }],
     ['alpine:latest', { code: 'NOT_AN_IMAGE' }],
     ['other.tar', { code: 'NOT_AN_IMAGE', message: /not of an image/ }],
-    ['x.aci', { code: 'NOT_AN_IMAGE', message: /ACI.*this version does not read/ }],
     ['file', { code: 'ARCHIVE_INVALID', message: /not a tar/ }],
     ['fifo', { code: 'ARCHIVE_INVALID' }],
     ['oci.tar.gz', { code: 'ARCHIVE_INVALID', message: /compressed with gzip/, hint: /gunzip/ }],
@@ -136,7 +137,8 @@ t.test('parseReference refuses what is no image that it can read', async (t) => 
       },
     ],
     ['a b', { code: 'REFERENCE_INVALID', message: /neither a path/ }],
-    ['aci:x.aci', { code: 'REFERENCE_INVALID', message: /appc/ }],
+    ['aci:d:tag', { code: 'REFERENCE_INVALID', message: /one image/, hint: /aci:FILE/ }],
+    ['aci:', { code: 'REFERENCE_INVALID', message: /no path/ }],
     ['containers-storage:x', { code: 'REFERENCE_INVALID', hint: /skopeo copy containers-storage:x/ }],
   ];
   for (const [text, expected] of table) t.throws(() => parseReference(text, cwd), expected, text.slice(0, 100));

@@ -104,7 +104,8 @@ export async function until(condition: () => boolean | Promise<boolean>, millise
 function control(socketPath: string, method: string, path: string, body?: unknown): Promise<ControlAnswer> {
   return new Promise((resolve, reject) => {
     const headers = body === undefined ? {} : { 'content-type': 'application/json' };
-    const outgoing = request({ socketPath, method, path, headers }, (answer) => {
+    // Not kept alive: the daemon closes idle connections, and a test may be busy for longer.
+    const outgoing = request({ socketPath, method, path, headers, agent: false }, (answer) => {
       const parts: Buffer[] = [];
       answer.on('data', (bytes: Buffer) => parts.push(bytes));
       answer.once('error', reject);

@@ -4,10 +4,11 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { blake3 } from '@noble/hashes/blake3.js';
 import { makeTar, type TarPart } from './tar.js';
 
 export type LayerCompression = 'none' | 'gzip' | 'zstd';
-type HashName = 'sha256' | 'sha512';
+type HashName = 'sha256' | 'sha512' | 'blake3';
 
 export interface LayerSpec {
   /** What the layer's tar consists of; or give the whole `tar`. */
@@ -85,6 +86,7 @@ const HOST_ARCHITECTURE: Partial<Record<string, string>> = {
 
 /** "sha256:ab.." of bytes. */
 export function digest(bytes: Uint8Array, algorithm: HashName = 'sha256'): string {
+  if (algorithm === 'blake3') return `blake3:${Buffer.from(blake3(bytes)).toString('hex')}`;
   return `${algorithm}:${createHash(algorithm).update(bytes).digest('hex')}`;
 }
 

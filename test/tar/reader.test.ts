@@ -2,7 +2,6 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import fc from 'fast-check';
 import { LaminaError } from '../../src/errors.js';
 import type { TarEntry } from '../../src/tar/entry.js';
 import { TarReader } from '../../src/tar/reader.js';
@@ -67,6 +66,11 @@ t.test('TarReader reads the end of an archive as Go does', async (t) => {
   t.equal(
     codeOf(() => readAll(Buffer.concat([paxEntry({ path: 'x' }).subarray(0, 1000), Buffer.alloc(0)]))),
     'no error',
+  );
+  t.equal(
+    codeOf(() => readAll(rawEntry({ type: 'x' }, '9 path=x').subarray(0, 520))),
+    'TAR_INVALID',
+    'a malformed header is one at the end too',
   );
 });
 
@@ -290,34 +294,3 @@ t.test('what GNU tar packs is read back', async (t) => {
     );
   }
 });
-
-t.test('no input makes the reader do anything but end or fail with a code', async () => {
-  const seed = Buffer.concat([
-    paxEntry({ path: 'p', size: '3', 'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.realsize': '9' }),
-    rawEntry({ name: 'f' }, '1\n0\n3\n'),
-    rawEntry({ name: 's', type: 'S', magic: 'ustar  \0' }, 'abc'),
-    gnuLong('L', 'x'),
-    rawEntry({ name: 'f' }, 'abc'),
-    END,
-  ]);
-  const flip = fc.array(fc.tuple(fc.nat(seed.length - 1), fc.nat(255)), { minLength: 1, maxLength: 8 });
-  fc.assert(
-    fc.property(flip, fc.nat(seed.length), fc.boolean(), (flips, cut, repair) => {
-      const tar = Buffer.from(seed);
-      for (const [at, value] of flips) tar.writeUInt8(value, at);
-      // With its checksum repaired a damaged header is looked at further.
-      if (repair) for (let at = 0; at + 512 <= tar.length; at += 512) fixChecksum(tar, at);
-      const code = codeOf(() => readAll(tar, [cut]));
-      return !code.startsWith('not a LaminaError');
-    }),
-    { numRuns: 3000 },
-  );
-});
-
-function fixChecksum(tar: Buffer, at: number): void {
-  if (tar.toString('latin1', at + 257, at + 262) !== 'ustar') return;
-  tar.fill(' ', at + 148, at + 156);
-  let sum = 0;
-  for (let i = at; i < at + 512; i++) sum += tar.readUInt8(i);
-  tar.write(`${sum.toString(8).padStart(6, '0')}\0 `, at + 148, 'latin1');
-}

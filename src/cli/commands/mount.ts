@@ -5,9 +5,11 @@ import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
 import { mountVisibly, startedDaemon } from '../daemon-mount.js';
 import { examples } from '../help.js';
-import { referenceOf } from '../open-image.js';
-import { addServedTreeOptions, type ServedTreeOptions } from '../options.js';
+import { aciPathOf, referenceOf } from '../open-image.js';
+import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
 import { interruptible } from '../signals.js';
+import { applyMountOptions, parseMountOptions } from '../mount-options.js';
+import type { MountFlag } from '../../mount/flags.js';
 import { LaminaError } from '../../errors.js';
 import { plural } from '../text.js';
 
@@ -15,6 +17,9 @@ export interface MountOptions extends ServedTreeOptions {
   readonly verify?: 'every-read' | 'first-read';
   readonly rw?: boolean;
   readonly upper?: string;
+  readonly subdir?: string;
+  readonly option?: readonly string[];
+  readonly flags?: readonly MountFlag[];
 }
 
 export function registerMount(program: Command, cli: Cli): void {
@@ -27,18 +32,33 @@ export function registerMount(program: Command, cli: Cli): void {
     .addOption(new Option('--verify <when>', 'when cached data is hashed again').choices(['every-read', 'first-read']))
     .option('--rw', 'writable: an overlay over the image')
     .option('--upper <dir>', 'where the writes go, and stay (with --rw)')
+    .option('--subdir <path>', 'show this directory of the image instead of all of it')
+    .option('-o, --option <list>', 'options as in fstab: nosuid,nodev,noexec, and those above as name=value', collect)
     .addHelpText(
       'after',
       examples([
         ['lamina mount oci:app.oci:latest /mnt', 'read-only'],
         ['dir=$(lamina mount -q app.tar)', 'somewhere; the path is printed'],
         ['lamina mount --rw --upper ./changes app.oci /mnt', 'writes are kept in ./changes'],
-      ]),
+        ['lamina mount --subdir /usr/share/doc app.oci /mnt', 'one directory'],
+        ['lamina mount -o nosuid,nodev,engine=fuse app.oci /mnt', 'as mount(8) has it'],
+      ]) + FSTAB,
     )
-    .action((image: string, mountpoint: string | undefined, options: MountOptions) =>
-      cli.run(command, (context) => mount(context, image, mountpoint, options)),
-    );
+    .action((image: string, mountpoint: string | undefined, options: MountOptions) => {
+      const { args, flags, unknown } = parseMountOptions(options.option ?? []);
+      const [first] = unknown;
+      if (first !== undefined) throw new LaminaError('USAGE', `There is no mount option ${first}`);
+      applyMountOptions(command, args);
+      return cli.run(command, (context) =>
+        mount(context, image, mountpoint, { ...command.opts<MountOptions>(), flags }),
+      );
+    });
 }
+
+const FSTAB = `
+
+In /etc/fstab, with /sbin/mount.fuse.lamina a link to lamina:
+  oci:/srv/app:latest  /mnt/app  fuse.lamina  ro,nosuid,nodev,_netdev,nofail  0 0`;
 
 async function mount(
   context: Context,
@@ -47,21 +67,30 @@ async function mount(
   options: MountOptions,
 ): Promise<void> {
   const { out } = context;
-  const request = mountRequestOf(context, image, mountpoint, options);
-  const mounted = await interruptible(async (signal) => {
-    return mountVisibly(context, await startedDaemon(context), request, signal);
-  });
+  const mounted = await mountImage(context, image, mountpoint, options);
   if (out.json) await out.document(mounted);
   else if (out.quiet || mountpoint === undefined) await out.lines([out.text(mounted.mountpoint)]);
   out.note(describeMount(mounted));
+}
+
+export function mountImage(
+  context: Context,
+  image: string,
+  mountpoint: string | undefined,
+  options: MountOptions,
+): Promise<MountStatus> {
+  const request = mountRequestOf(context, image, mountpoint, options);
+  return interruptible(async (signal) => mountVisibly(context, await startedDaemon(context), request, signal));
 }
 
 export function mountRequestOf(
   context: Context,
   image: string,
   mountpoint: string | undefined,
-  { platform, engine, verify, compat, rw, upper }: MountOptions,
+  options: MountOptions,
 ): MountRequestInput {
+  const { platform, engine, verify, compat, rw, upper, subdir, flags } = options;
+  const aciPath = aciPathOf(context, options);
   if (upper !== undefined && rw !== true) {
     throw new LaminaError('USAGE', '--upper says where writes go, but the mount is read-only', { hint: 'Add --rw.' });
   }
@@ -69,14 +98,18 @@ export function mountRequestOf(
     reference: referenceOf(context, image).text,
     ...(mountpoint === undefined ? {} : { mountpoint: resolve(context.cwd, mountpoint) }),
     ...(platform === undefined ? {} : { platform }),
+    ...(aciPath.length === 0 ? {} : { aciPath }),
     ...(engine === undefined ? {} : { engine }),
     ...(verify === undefined ? {} : { verify }),
     ...(compat === undefined ? {} : { compat }),
+    ...(subdir === undefined ? {} : { subdir }),
+    ...(flags === undefined ? {} : { flags: [...flags] }),
     ...(rw === true ? { writable: upper === undefined ? {} : { upper: resolve(context.cwd, upper) } } : {}),
   };
 }
 
-export function describeMount({ reference, mountpoint, engine, reason, layers, upper }: MountStatus): string {
+export function describeMount({ reference, mountpoint, engine, reason, layers, upper, subdir }: MountStatus): string {
   const access = upper === null ? 'read-only' : `writable, changes in ${upper}`;
-  return `Mounted ${reference} on ${mountpoint} (${plural(layers, 'layer')}, ${access}; engine ${engine}: ${reason})`;
+  const what = subdir === null ? reference : `${subdir} of ${reference}`;
+  return `Mounted ${what} on ${mountpoint} (${plural(layers, 'layer')}, ${access}; engine ${engine}: ${reason})`;
 }

@@ -1,16 +1,21 @@
 import type { Command } from 'commander';
 import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
-import { S_IFMT, S_IFREG } from '../../erofs/tree.js';
+import { S_IFBLK, S_IFCHR, S_IFMT, S_IFREG } from '../../erofs/tree.js';
+import { LaminaError } from '../../errors.js';
+import { provenance, type Provenance } from '../../image/provenance.js';
+import { realPath } from '../../image/real-path.js';
+import type { EntryFacts } from '../../image/replay.js';
 import type { ImageTree } from '../../image/tree.js';
 import { describe, entryDocument, extents, type Entry, type FileExtent } from '../entries.js';
-import { isoTime, modeString, octalMode } from '../format.js';
+import { deviceNumber, fileType, isoTime, modeString, octalMode } from '../format.js';
 import { examples } from '../help.js';
 import { parseImagePath, resolvePath, type ImagePath } from '../image-path.js';
 import { withTree } from '../open-image.js';
 import { addTreeOptions, type TreeOptions } from '../options.js';
 import { keyValues, type Output } from '../output.js';
-import { bytesField, formatBytes } from '../text.js';
+import { bytesField, formatBytes, toText } from '../text.js';
+import type { Compat } from '../../union/merge.js';
 import { isUtf8 } from 'node:buffer';
 
 export interface StatOptions extends TreeOptions {
@@ -20,7 +25,7 @@ export interface StatOptions extends TreeOptions {
 export function registerStat(program: Command, cli: Cli): void {
   const command = program
     .command('stat')
-    .description('Show everything about one path of an image, and which layers its bytes lie in.')
+    .description('Show everything about one path of an image: attributes, the layer it comes from, and what it hides.')
     .argument('<image>', 'what to look into')
     .argument('<path>', 'a path inside the image')
     .option('-L, --dereference', 'follow a symlink at the end of the path');
@@ -30,6 +35,7 @@ export function registerStat(program: Command, cli: Cli): void {
       examples([
         ['lamina stat oci:app.oci:latest /usr/bin/sudo', 'mode, owner, times, xattrs, extents'],
         ['lamina stat --json app.oci /bin | jq -r .target', 'where a symlink leads'],
+        ['lamina stat app.oci /etc/motd', 'a deleted path, too: which layer had it, which took it away'],
       ]),
     )
     .action((image: string, path: string, options: StatOptions) =>
@@ -39,10 +45,94 @@ export function registerStat(program: Command, cli: Cli): void {
 
 async function stat(context: Context, image: string, path: string, options: StatOptions): Promise<void> {
   const { out } = context;
+  const { compat = 'spec' } = options;
   await withTree(context, image, options, (tree) => {
-    const details = inspectPath(tree, parseImagePath(path), options.dereference === true);
-    return out.json ? out.document(detailsDocument(details)) : out.lines(detailsLines(out, details));
+    const imagePath = parseImagePath(path);
+    const followLast = options.dereference === true || imagePath.directory;
+    try {
+      const details = inspectPath(tree, imagePath, followLast);
+      const origin = provenance(tree.prepared, compat, realPath(tree, imagePath.path, { followLast }));
+      if (out.json) return out.document({ ...detailsDocument(details), ...provenanceDocument(tree, origin) });
+      return out.lines([...detailsLines(out, details), ...provenanceLines(out, tree, origin)]);
+    } catch (e) {
+      throw withHistory(e, tree, provenanceOfMissing(e, tree, compat, imagePath));
+    }
   });
+}
+
+function provenanceOfMissing(e: unknown, tree: ImageTree, compat: Compat, { path }: ImagePath): Provenance | undefined {
+  const isMissing = e instanceof LaminaError && e.code === 'PATH_NOT_FOUND';
+  return isMissing ? provenance(tree.prepared, compat, path) : undefined;
+}
+
+/** The error for a path that lower layers have had, with a hint that says so. */
+function withHistory(e: unknown, tree: ImageTree, origin: Provenance | undefined): unknown {
+  const last = origin?.hidden.at(-1);
+  if (!(e instanceof LaminaError) || last === undefined) return e;
+  const { layer, by, entry } = last;
+  const hint = `Layer ${layer} had it (${entryText(entry)}); layer ${by} of ${tree.prepared.layers.length} took it away.`;
+  return new LaminaError(e.code, e.message, { hint, details: { ...e.details, layer, removedBy: by }, cause: e });
+}
+
+function provenanceDocument(tree: ImageTree, { layer, history, hidden }: Provenance): Record<string, unknown> {
+  return {
+    origin: layer === undefined ? null : { layer, diffId: tree.prepared.layers[layer - 1]?.diffId },
+    history: history.map((step) => ({
+      layer: step.layer,
+      change: step.change,
+      entry: step.entry === undefined ? null : factsDocument(step.entry),
+    })),
+    hides: hidden.map(({ layer: from, by, entry }) => ({ layer: from, hiddenBy: by, entry: factsDocument(entry) })),
+  };
+}
+
+function factsDocument({ mode, uid, gid, size, rdev, mtime, mtimeNsec, target }: EntryFacts): Record<string, unknown> {
+  return {
+    type: fileType(mode),
+    mode: octalMode(mode),
+    uid,
+    gid,
+    size,
+    device: isDevice(mode) ? deviceNumber(rdev) : null,
+    mtime: isoTime(mtime, mtimeNsec),
+    ...(target === undefined ? { target: null } : bytesField('target', target)),
+  };
+}
+
+function isDevice(mode: number): boolean {
+  return (mode & S_IFMT) === S_IFCHR || (mode & S_IFMT) === S_IFBLK;
+}
+
+const WORDS = {
+  added: 'added',
+  implied: 'implied',
+  replaced: 'replaced',
+  attributes: 'new attributes',
+  removed: 'removed',
+} as const;
+
+function provenanceLines(out: Output, tree: ImageTree, { layer, history, hidden }: Provenance): string[] {
+  const { layers } = tree.prepared;
+  const from =
+    layer === undefined ? 'no entry of any layer' : `layer ${layer} of ${layers.length}, ${layers[layer - 1]?.diffId}`;
+  const lines = [`from: ${from}`];
+  if (history.length > 1) {
+    for (const step of history) {
+      lines.push(
+        `layer ${step.layer}: ${WORDS[step.change]}${step.entry === undefined ? '' : ` (${out.text(entryText(step.entry))})`}`,
+      );
+    }
+  }
+  for (const { layer: below, by, entry } of hidden)
+    lines.push(`hides: ${out.text(entryText(entry))} of layer ${below}, since layer ${by}`);
+  return lines;
+}
+
+/** "file 0644 0:0, 12 bytes". */
+function entryText({ mode, uid, gid, size, target }: EntryFacts): string {
+  const what = `${fileType(mode).replace('-', ' ')} ${octalMode(mode)} ${uid}:${gid}`;
+  if (target !== undefined) return `${what} -> ${toText(target)}`;
+  return (mode & S_IFMT) === S_IFREG ? `${what}, ${size} bytes` : what;
 }
 
 export interface PathDetails {
@@ -62,7 +152,7 @@ export function inspectPath(tree: ImageTree, path: ImagePath, follow: boolean): 
   };
 }
 
-function detailsDocument({ entry, xattrs, extents: parts }: PathDetails): unknown {
+function detailsDocument({ entry, xattrs, extents: parts }: PathDetails): Record<string, unknown> {
   return {
     ...entryDocument(entry),
     nid: entry.nid,

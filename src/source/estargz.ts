@@ -1,0 +1,32 @@
+/**
+ * Whether a layer is an eStargz: a gzip layer that ends in the place of its own index (stargz-snapshotter,
+ * docs/estargz.md). Its index and landmarks are files of the tar, but for loaders only.
+ *
+ *     0  1f 8b 08 04, a gzip header with an extra field   ..  16 hex digits, "STARGZ"   end - 13  empty data, trailer
+ */
+import { openBlob, type BlobLocation } from './blob.js';
+
+const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest';
+/** Bytes: with a subfield header in the extra field, or (stargz, before eStargz) without. */
+const FOOTERS = [51, 47];
+const GZIP_WITH_EXTRA = 0x1f8b0804;
+const MARK = /^[0-9a-f]{16}STARGZ$/;
+const MARK_LENGTH = 22;
+/** Bytes behind the mark. */
+const EMPTY_MEMBER = 13;
+
+/** By the annotation of its descriptor, or by how the blob ends. Throws what {@link openBlob} throws. */
+export function isEstargz(location: BlobLocation, annotations: Readonly<Record<string, string>>): boolean {
+  if (annotations[TOC_DIGEST] !== undefined) return true;
+  const blob = openBlob(location);
+  try {
+    return FOOTERS.some((length) => {
+      const footer = Buffer.alloc(length);
+      if (blob.size < length || blob.read(blob.size - length, footer) < length) return false;
+      const mark = footer.toString('latin1', length - EMPTY_MEMBER - MARK_LENGTH, length - EMPTY_MEMBER);
+      return footer.readUInt32BE(0) === GZIP_WITH_EXTRA && MARK.test(mark);
+    });
+  } finally {
+    blob.close();
+  }
+}

@@ -1,0 +1,123 @@
+/** provenance, origins and layerChanges where layers meet in odd ways; the merged tree itself is the judge of what is there. */
+import { join } from 'node:path';
+import t from 'tap';
+import type { Test } from 'tap';
+import { layerChanges } from '../../src/image/diff.js';
+import { prepareImage, type PreparedImage } from '../../src/image/prepare.js';
+import { origins, provenance } from '../../src/image/provenance.js';
+import { realPath } from '../../src/image/real-path.js';
+import { ImageTree } from '../../src/image/tree.js';
+import { resolveImage } from '../../src/source/index.js';
+import { parseReference } from '../../src/source/reference.js';
+import { Store } from '../../src/store/store.js';
+import { makeLayout, type ImageSpec } from '../support/images.js';
+import { tempDir } from '../support/tmp.js';
+
+async function prepared(
+  t: Test,
+  layers: readonly NonNullable<ImageSpec['layers'][number]['entries']>[],
+): Promise<PreparedImage> {
+  const directory = tempDir(t);
+  const { reference } = await makeLayout(join(directory, 'image'), { layers: layers.map((entries) => ({ entries })) });
+  const image = await resolveImage(parseReference(reference, '/'), {});
+  return prepareImage(image, { store: Store.open(join(directory, 'store')), compat: 'spec' });
+}
+
+const dir = 'directory' as const;
+
+t.test('a path that comes, goes and comes again', async (t) => {
+  const image = await prepared(t, [
+    [{ name: 'a/b/c', content: '1' }],
+    [{ name: '.wh.a' }],
+    [{ name: 'a/b/c', content: '333' }],
+    [{ name: 'a', content: 'a file' }],
+    [{ name: 'a/b/c', type: dir }],
+  ]);
+  const steps = (path: string): unknown[] =>
+    provenance(image, 'spec', path).history.map(({ layer, change }) => [layer, change]);
+  t.strictSame(steps('/a/b/c'), [
+    [1, 'added'],
+    [2, 'removed'],
+    [3, 'added'],
+    [4, 'removed'],
+    [5, 'added'],
+  ]);
+  t.strictSame(steps('/a/b'), [
+    [1, 'implied'],
+    [2, 'removed'],
+    [3, 'implied'],
+    [4, 'removed'],
+    [5, 'implied'],
+  ]);
+  const { layer, hidden } = provenance(image, 'spec', '/a/b/c');
+  t.equal(layer, 5);
+  t.match(hidden, [
+    { layer: 1, by: 2, entry: { size: 1 } },
+    { layer: 3, by: 4, entry: { size: 3 } },
+  ]);
+  t.strictSame(provenance(image, 'spec', '/nothing'), { layer: undefined, history: [], hidden: [] });
+});
+
+t.test('hard links into lower layers, and names that are replaced', async (t) => {
+  const image = await prepared(t, [
+    [{ name: 'x', content: 'x' }],
+    [
+      { name: 'y', type: 'link', linkname: 'x' },
+      { name: 'x', content: 'new' },
+    ],
+  ]);
+  const origin = origins(image, 'spec');
+  t.strictSame([origin('/x'), origin('/y'), origin('/'), origin('/z')], [2, 2, undefined, undefined]);
+  t.match(layerChanges(image, 'spec')[1]?.changes, [
+    { path: '/x', kind: 'changed' },
+    { path: '/y', kind: 'added' },
+  ]);
+});
+
+t.test('every name of the merged tree has an origin, and each deletion is one', async (t) => {
+  const image = await prepared(t, [
+    [
+      { name: 'usr/lib/a', content: 'a' },
+      { name: 'lib', type: 'symlink', linkname: 'usr/lib' },
+      { name: 'd/x/y', content: '' },
+      { name: 'd/z', content: '' },
+    ],
+    [
+      { name: 'lib/.wh.a' },
+      { name: 'lib/sub/b', content: 'b' },
+      { name: 'd/.wh..wh..opq' },
+      { name: 'd/.wh.z' },
+      { name: 'd/x/new', content: '' },
+    ],
+  ]);
+  const tree = ImageTree.open(image);
+  t.teardown(() => tree.close());
+  const origin = origins(image, 'spec');
+  const walk = (nid: number, path: string): string[] =>
+    tree.entries(nid).flatMap(({ name, nid: child, type }) => {
+      const below = `${path}/${name}`;
+      return [below, ...(type === 4 ? walk(child, below) : [])];
+    });
+  const paths = walk(1, '');
+  t.ok(
+    paths.every((path) => origin(path) !== undefined),
+    paths.join(' '),
+  );
+  const { changes = [] } = layerChanges(image, 'spec')[1] ?? {};
+  t.strictSame(
+    changes.map(({ path, kind }) => `${kind} ${path}`),
+    [
+      'added /d/x/new',
+      'deleted /d/x/y',
+      'deleted /d/z',
+      'deleted /usr/lib/a',
+      'added /usr/lib/sub',
+      'added /usr/lib/sub/b',
+    ],
+  );
+  t.equal(realPath(tree, '/lib/sub/../../lib/./sub//b'), '/usr/lib/sub/b');
+  t.equal(realPath(tree, '/lib', { followLast: false }), '/lib');
+  t.equal(realPath(tree, '/lib/', { followLast: false }), '/usr/lib');
+  t.equal(realPath(tree, '/../..'), '/');
+  t.throws(() => realPath(tree, '/lib/nothing'), { code: 'PATH_NOT_FOUND' });
+});
