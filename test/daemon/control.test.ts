@@ -9,7 +9,7 @@ import { defaultRunDir, RunDir } from '../../src/daemon/run-dir.js';
 import { packageVersion } from '../../src/daemon/version.js';
 import { startDaemon } from '../support/daemon.js';
 import { tempDir } from '../support/tmp.js';
-import { failure } from './fixture.js';
+import { failure } from '../support/failure.js';
 
 t.test('requests are taken strictly', async (t) => {
   const daemon = await startDaemon(t);

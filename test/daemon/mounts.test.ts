@@ -6,19 +6,8 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import {
-  setup,
-  connect,
-  dropCaches,
-  engines,
-  eventually,
-  failure,
-  issue,
-  mountsOf,
-  randomSum,
-  run,
-  sumOf,
-} from './fixture.js';
+import { setup, connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, sumOf } from './fixture.js';
+import { failure } from '../support/failure.js';
 import { makeLayout } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';

@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { LaminaError } from '../../src/errors.js';
 import { findLayer, prepareImage, type PreparedImage } from '../../src/image/prepare.js';
 import type { ProgressEvent } from '../../src/image/progress.js';
 import { ImageTree } from '../../src/image/tree.js';
@@ -14,6 +13,8 @@ import { blobPath, makeLayout, type LayerCompression } from '../support/images.j
 import { isRoot, skipUnless } from '../support/skip.js';
 import type { TarPart } from '../support/tar.js';
 import { tempDir } from '../support/tmp.js';
+import { commandExists } from '../support/commands.js';
+import { failure } from '../support/failure.js';
 
 const random = randomBytes(3_000_000);
 
@@ -42,16 +43,6 @@ async function prepare(store: Store, reference: string, compat: 'spec' | 'overla
   const events: ProgressEvent[] = [];
   const image = await resolveImage(parseReference(reference, '/'));
   return { prepared: await prepareImage(image, { store, compat, onProgress: (e) => events.push(e) }), events };
-}
-
-async function failure(promise: Promise<unknown>): Promise<LaminaError> {
-  try {
-    await promise;
-  } catch (e) {
-    if (e instanceof LaminaError) return e;
-    throw e;
-  }
-  throw new Error('It did not fail');
 }
 
 function setup(t: Test): { dir: string; store: Store } {
@@ -201,12 +192,3 @@ t.test('a damaged store is said to be damaged', async (t) => {
   rmSync(layer.directory, { recursive: true });
   t.ok(await prepare(store, reference), 'doing what the hint says helps');
 });
-
-function commandExists(name: string): boolean {
-  try {
-    execFileSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-}

@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import {
   closeSync,
@@ -19,7 +18,6 @@ import t, { type Test } from 'tap';
 import type { Digest } from '../../src/digest/index.js';
 import { loadTree } from '../../src/erofs/load.js';
 import { ErofsReader } from '../../src/erofs/reader.js';
-import { LaminaError } from '../../src/errors.js';
 import { CHUNK, encodeChunks, readChunks } from '../../src/layer/chunks.js';
 import { PassHasher } from '../../src/layer/hasher.js';
 import type { IndexJob, IndexedLayer } from '../../src/layer/index-pass.js';
@@ -33,17 +31,10 @@ import { compress, digest } from '../support/images.js';
 import { END, makeTar, paxEntry, rawEntry } from '../support/tar.js';
 import { skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
+import { commandExists } from '../support/commands.js';
+import { codeOfRejection } from '../support/failure.js';
 
 const hasZstd = commandExists('zstd');
-
-function commandExists(name: string): boolean {
-  try {
-    execFileSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 interface Setup {
   readonly store: Store;
@@ -103,15 +94,6 @@ async function sampleTar(): Promise<Buffer> {
     { name: 'text', content: 'all work and no play '.repeat(50_000) },
     { name: 'tail', content: randomBytes(900_000) },
   ]);
-}
-
-async function codeOf(promise: Promise<unknown>): Promise<string> {
-  try {
-    await promise;
-  } catch (e) {
-    return e instanceof LaminaError ? e.code : String(e);
-  }
-  return 'no error';
 }
 
 function readWhole(reader: ChunkReader, size: number): Buffer {
@@ -287,9 +269,9 @@ t.test('blobs that are not what they should be are refused and leave nothing', a
     ['a bomb', job(gzipSync(Buffer.alloc(50_000_000)), tar, { limit: 10_000_000 }), 'LIMIT_EXCEEDED'],
     ['no blob', { ...job(gzip, tar), blob: { kind: 'file', path: '/nowhere', offset: 0, size: 5 } }, 'BLOB_MISSING'],
   ];
-  for (const [name, j, code] of cases) t.equal(await codeOf(index(j)), code, name);
+  for (const [name, j, code] of cases) t.equal(await codeOfRejection(index(j)), code, name);
   for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
-  t.equal(await codeOf(index(job(gzip, tar))), 'no error', 'and the good one works after all that');
+  t.equal(await codeOfRejection(index(job(gzip, tar))), 'no error', 'and the good one works after all that');
 });
 
 t.test('empty layers', async (t) => {
@@ -313,7 +295,7 @@ t.test('a cancelled or killed indexing leaves nothing that is trusted later', as
   const indexer = new Indexer();
   const abort = new AbortController();
   const running = indexer.index(j, { onProgress: () => abort.abort(new Error('enough')), signal: abort.signal });
-  t.match(await codeOf(running), /enough/);
+  t.match(await codeOfRejection(running), /enough/);
   await indexer.close();
   for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
 

@@ -3,11 +3,11 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync 
 import { join } from 'node:path';
 import t from 'tap';
 import fc from 'fast-check';
-import { LaminaError } from '../../src/errors.js';
 import type { TarEntry } from '../../src/tar/entry.js';
 import { TarReader } from '../../src/tar/reader.js';
 import { END, base256, gnuLong, padded, paxEntry, rawEntry, rawHeader } from '../support/tar.js';
 import { tempDir } from '../support/tmp.js';
+import { codeOf } from '../support/failure.js';
 
 function readAll(tar: Buffer, cuts: readonly number[] = []): { entries: TarEntry[]; notes: string[] } {
   const entries: TarEntry[] = [];
@@ -19,15 +19,6 @@ function readAll(tar: Buffer, cuts: readonly number[] = []): { entries: TarEntry
   }
   reader.end();
   return { entries, notes: reader.notes.list() };
-}
-
-function codeOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (e) {
-    return e instanceof LaminaError ? e.code : `not a LaminaError: ${String(e)}`;
-  }
-  return 'no error';
 }
 
 const one = (...parts: Buffer[]): TarEntry => {
