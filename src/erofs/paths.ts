@@ -4,6 +4,11 @@ import { S_IFDIR, S_IFLNK, S_IFMT, type Inode } from './tree.js';
 
 /** Symlinks followed on the way to one directory; more are a loop (securejoin, which the other image tools use, allows 255). */
 const HOPS_MAX = 255;
+/** Directories entered on the way to one: symlinks through symlinks could make a path of a million out of one name. */
+const STEPS_MAX = 16_384;
+
+/** No file of an image has a name that starts like this (image-spec layer.md, "Whiteouts"). */
+export const WHITEOUT = '.wh.';
 
 export function isDirectory(inode: Inode): boolean {
   return (inode.mode & S_IFMT) === S_IFDIR;
@@ -47,10 +52,10 @@ export interface ResolveOptions {
   /** False: a symlink is not a directory. */
   readonly follow: boolean;
   /** Makes what is missing, in place of whatever is there instead; without it the answer is undefined then. */
-  readonly make?: ((replaced: Inode | undefined) => Inode) | undefined;
+  readonly make?: ((replaced: Inode | undefined, parent: Inode, name: string) => Inode) | undefined;
 }
 
-/** The directory at `components` below `root`. Throws PATH_LOOP. */
+/** The directory at `components` below `root`. Throws PATH_LOOP, LIMIT_EXCEEDED. */
 export function resolveDirectory(
   root: Inode,
   components: readonly string[],
@@ -61,7 +66,9 @@ export function resolveDirectory(
   const todo = components.toReversed();
   let here = root;
   let hops = 0;
+  let steps = 0;
   for (let name = todo.pop(); name !== undefined; name = todo.pop()) {
+    if (++steps > STEPS_MAX) throw tooDeep(components);
     if (name === '..') {
       if (stack.length > 1) stack.pop();
       here = stack.at(-1) ?? root;
@@ -81,7 +88,7 @@ export function resolveDirectory(
     }
     if (child === undefined || !isDirectory(child)) {
       if (make === undefined) return undefined;
-      child = make(child);
+      child = make(child, here, name);
       here.children?.set(name, child);
     }
     stack.push(child);
@@ -91,8 +98,17 @@ export function resolveDirectory(
 }
 
 function loop(components: readonly string[]): LaminaError {
-  const path = Buffer.from(components.join('/').slice(0, 200), 'latin1').toString('utf8');
-  return new LaminaError('PATH_LOOP', `Too many symlinks on the way to ${JSON.stringify(`/${path}`)}`, {
+  const path = pathText(components);
+  return new LaminaError('PATH_LOOP', `Too many symlinks on the way to ${JSON.stringify(path)}`, { details: { path } });
+}
+
+function tooDeep(components: readonly string[]): LaminaError {
+  const path = pathText(components);
+  return new LaminaError('LIMIT_EXCEEDED', `More than ${STEPS_MAX} directories on the way to ${JSON.stringify(path)}`, {
     details: { path },
   });
+}
+
+function pathText(components: readonly string[]): string {
+  return Buffer.from(`/${components.join('/')}`.slice(0, 200), 'latin1').toString('utf8');
 }

@@ -5,7 +5,7 @@
  * archive they stand (image-spec layer.md, "Whiteouts").
  */
 import { LaminaError } from '../errors.js';
-import { cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
+import { WHITEOUT, cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { EntryType, TarEntry } from '../tar/entry.js';
 import type { Notes } from '../tar/notes.js';
@@ -13,7 +13,6 @@ import { printable } from '../tar/notes.js';
 import { Appendix } from './extents.js';
 import { keptXattrs } from './xattr-policy.js';
 
-const WHITEOUT = '.wh.';
 /** What AUFS kept for itself; only the opaque marker of it has a meaning in images. */
 const META = '.wh..wh.';
 const OPAQUE = '.wh..wh..opq';
@@ -22,8 +21,10 @@ const NAME_MAX = 255;
 const TARGET_MAX = 4095;
 /** Components of a path. */
 const DEPTH_MAX = 8192;
-/** Inodes of one layer: some 400 bytes each while the tree is built. */
+/** Inodes and whiteouts of one layer: some 400 bytes each while the tree is built. */
 const INODES_MAX = 8_000_000;
+/** Bytes of the names, link targets and attributes of one layer: in the compressed layer they may be a thousandth. */
+const TEXT_MAX = 1024 * 1024 * 1024;
 
 const typeBits: Readonly<Record<Exclude<EntryType, 'hardlink'>, number>> = {
   file: S_IFREG,
@@ -48,8 +49,9 @@ export class TreeBuilder {
   readonly #appendix = new Appendix();
   readonly #whiteouts: Whiteout[] = [];
   /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
-  readonly #hidden: { readonly parent: Inode; readonly name: string }[] = [];
+  readonly #hidden = new Map<Inode, Set<string>>();
   #inodes = 1;
+  #text = 0;
 
   constructor(notes: Notes) {
     this.#notes = notes;
@@ -57,18 +59,22 @@ export class TreeBuilder {
 
   /** Throws WHITEOUT_INVALID, LINK_INVALID, METADATA_INVALID, PATH_LOOP, LIMIT_EXCEEDED. */
   add(entry: TarEntry): void {
+    this.#countText(entry);
     const { components, escapes } = cleanPath(entry.name);
+    if (components.length > DEPTH_MAX) {
+      throw new LaminaError('LIMIT_EXCEEDED', `A path of more than ${DEPTH_MAX} components: ${printable(entry.name)}`);
+    }
     if (escapes) this.#notes.add('a name points above the root and is taken below it', entry.name);
     const name = components.pop();
     if (name === undefined) this.#addRoot(entry);
     else if (name.startsWith(WHITEOUT) && !name.startsWith(META)) this.#addWhiteout(entry, components, name);
-    else if (name === OPAQUE) this.#whiteouts.push({ path: components, opaque: true });
+    else if (name === OPAQUE) this.#queueWhiteout({ path: components, opaque: true });
     else this.#addEntry(entry, components, name);
   }
 
   /** The appendix will begin at byte `appendixStart` of the address space. The builder must not be used again. */
   finish(appendixStart: number): { root: Inode; appendix: Appendix } {
-    for (const { parent, name } of this.#hidden) parent.children?.delete(name);
+    for (const [parent, names] of this.#hidden) for (const name of names) parent.children?.delete(name);
     this.#placeWhiteouts();
     this.#markImplied();
     this.#appendix.place(appendixStart);
@@ -89,19 +95,21 @@ export class TreeBuilder {
       });
     }
     if (entry.type !== 'file' || entry.size > 0) this.#notes.add('a whiteout is not an empty file', entry.name);
-    this.#whiteouts.push({ path: [...parents, target], opaque: false });
+    this.#queueWhiteout({ path: [...parents, target], opaque: false });
+  }
+
+  #queueWhiteout(whiteout: Whiteout): void {
+    this.#countInode();
+    this.#whiteouts.push(whiteout);
   }
 
   #addEntry(entry: TarEntry, parents: readonly string[], name: string): void {
-    if (parents.length >= DEPTH_MAX) {
-      throw new LaminaError('LIMIT_EXCEEDED', `A path of more than ${DEPTH_MAX} components: ${printable(entry.name)}`);
-    }
     this.#checkName(name, entry.name);
     const parent = this.#directory(parents, entry.name);
     const existing = parent.children?.get(name);
     if (name.startsWith(META)) this.#hide(parent, name, entry.name);
     if (entry.type === 'hardlink') {
-      this.#put(parent, name, this.#hardlink(entry, existing));
+      this.#put(parent, name, this.#hardlink(entry, parent, name));
       return;
     }
     if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
@@ -114,8 +122,24 @@ export class TreeBuilder {
 
   #put(parent: Inode, name: string, inode: Inode): void {
     parent.children?.set(name, inode);
+    this.#countInode();
+  }
+
+  #countInode(): void {
     if (++this.#inodes > INODES_MAX) {
-      throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files and directories`);
+      throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files, directories and whiteouts`);
+    }
+  }
+
+  /** All of a name counts: a part of it that is kept may hold the whole string in memory. */
+  #countText({ name, linkName, xattrs }: TarEntry): void {
+    this.#text += name.length + linkName.length;
+    for (const value of xattrs.values()) this.#text += value.length;
+    if (this.#text > TEXT_MAX) {
+      throw new LaminaError(
+        'LIMIT_EXCEEDED',
+        `The layer has more than ${TEXT_MAX} bytes of names, link targets and attributes`,
+      );
     }
   }
 
@@ -123,25 +147,21 @@ export class TreeBuilder {
     for (const name of components) this.#checkName(name, about);
     const directory = resolveDirectory(this.#root, components, {
       follow: true,
-      make: () => {
-        if (++this.#inodes > INODES_MAX) {
-          throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files and directories`);
-        }
+      make: (_replaced, parent, name) => {
+        this.#countInode();
+        // Below a name that starts like a whiteout nothing can be seen, though a symlink may lead there.
+        if (name.startsWith(WHITEOUT)) this.#hide(parent, name, about);
         return impliedDirectory();
       },
     });
-    // Below a name that starts like a whiteout nothing can be seen.
-    const hidden = components.findIndex((name) => name.startsWith(WHITEOUT));
-    if (hidden >= 0) {
-      const above = resolveDirectory(this.#root, components.slice(0, hidden), { follow: true });
-      if (above !== undefined) this.#hide(above, components[hidden] ?? '', about);
-    }
     return directory ?? this.#root;
   }
 
   #hide(parent: Inode, name: string, about: string): void {
     this.#notes.add('an entry at or below a name that starts with .wh. is hidden', about);
-    this.#hidden.push({ parent, name });
+    const names = this.#hidden.get(parent);
+    if (names === undefined) this.#hidden.set(parent, new Set([name]));
+    else names.add(name);
   }
 
   #checkName(name: string, about: string): void {
@@ -204,14 +224,14 @@ export class TreeBuilder {
    * The inode that a hard link gives a further name: one of this layer where it comes before the link, else a
    * placeholder for the merge, which knows the layers below. The link's own attributes do not count.
    */
-  #hardlink(entry: TarEntry, existing: Inode | undefined): Inode {
+  #hardlink(entry: TarEntry, linkParent: Inode, linkName: string): Inode {
     const { components } = cleanPath(entry.linkName);
     const last = components.pop();
     if (last === undefined) throw linkInvalid(entry, 'its target is the root');
     const parent = resolveDirectory(this.#root, components, { follow: true });
+    if (parent === linkParent && last === linkName) throw linkInvalid(entry, 'it is a link to itself');
     const target = parent?.children?.get(last);
     if (target !== undefined) {
-      if (target === existing) throw linkInvalid(entry, 'it is a link to itself');
       if (!isDirectory(target)) return target;
       if (target.order !== 0) throw linkInvalid(entry, 'its target is a directory');
     }

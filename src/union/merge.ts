@@ -12,7 +12,7 @@
  * `lib -> usr/lib` is `usr/lib/x`. "overlay" does what engines on overlayfs show: a directory `lib` replaces the link.
  */
 import { LaminaError } from '../errors.js';
-import { impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
+import { WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
 import { isWhiteout, marker, type Inode } from '../erofs/tree.js';
 import { printable } from '../tar/notes.js';
 
@@ -30,7 +30,7 @@ interface Place {
 
 /**
  * Merges; layer N's extents get device N. The layers' inodes become the image's: they must not be used again.
- * Throws LINK_INVALID, PATH_LOOP.
+ * Throws LINK_INVALID, PATH_LOOP, LIMIT_EXCEEDED.
  */
 export function mergeLayers(layers: readonly Inode[], compat: Compat): Inode {
   const merge = new Merge(compat === 'spec');
@@ -43,6 +43,8 @@ class Merge {
   readonly #follow: boolean;
   /** Changes when a directory or symlink is replaced: places found before may be wrong then. */
   #epoch = 0;
+  /** What a symlink to a name like a whiteout's has made; taken out when the layer is done. */
+  readonly #hidden: { readonly parent: Inode; readonly name: string }[] = [];
 
   constructor(follow: boolean) {
     this.#follow = follow;
@@ -57,7 +59,7 @@ class Merge {
     const deferred: Place[] = [];
     for (const entry of entries) if (!this.#put(entry, device)) deferred.push(entry);
     for (const entry of deferred) if (!this.#put(entry, device)) throw missingTarget(entry);
-    for (const { inode } of entries) inode.order = 0;
+    for (const { parent, name } of this.#hidden.splice(0)) parent.children?.delete(name);
   }
 
   /** All is looked up before anything is removed: the layers below are one view. */
@@ -118,18 +120,28 @@ class Merge {
   }
 
   #directory(place: Place | undefined): Inode {
-    if (place?.parent === undefined) return this.root;
-    if (place.resolved !== undefined && place.epoch === this.#epoch) return place.resolved;
-    const parent = this.#directory(place.parent);
-    const child = parent.children?.get(place.name);
-    const directory = child !== undefined && isDirectory(child) ? child : this.#resolve(place);
-    place.resolved = directory;
-    place.epoch = this.#epoch;
-    return directory;
+    // Up to what is known, then down again; not by recursion, as a path may have thousands of names.
+    const unknown: Place[] = [];
+    let here = this.root;
+    for (let p = place; p?.parent !== undefined; p = p.parent) {
+      if (p.resolved !== undefined && p.epoch === this.#epoch) {
+        here = p.resolved;
+        break;
+      }
+      unknown.push(p);
+    }
+    for (let p = unknown.pop(); p !== undefined; p = unknown.pop()) {
+      const child = here.children?.get(p.name);
+      here = child !== undefined && isDirectory(child) ? child : this.#resolve(p);
+      p.resolved = here;
+      p.epoch = this.#epoch;
+    }
+    return here;
   }
 
   #resolve(place: Place): Inode {
-    const make = (replaced: Inode | undefined): Inode => {
+    const make = (replaced: Inode | undefined, parent: Inode, name: string): Inode => {
+      if (name.startsWith(WHITEOUT)) this.#hidden.push({ parent, name });
       if (replaced !== undefined && isSymlink(replaced)) this.#epoch++;
       return impliedDirectory();
     };
@@ -194,8 +206,10 @@ function withoutMarkers(xattrs: Inode['xattrs']): Inode['xattrs'] {
   return kept.size === 0 ? undefined : kept;
 }
 
-/** Makes a layer's inode the image's. An inode with several names comes here several times. */
+/** Makes a layer's inode the image's. One with several names comes here several times; then its order is 0 already. */
 function adopt(inode: Inode, device: number): void {
+  if (inode.order === 0) return;
+  inode.order = 0;
   const xattrs = withoutMarkers(inode.xattrs);
   if (xattrs === undefined) delete inode.xattrs;
   else inode.xattrs = xattrs;

@@ -141,6 +141,20 @@ t.test('a layer that cannot be used is named and leaves the others whole', async
   t.ok((await prepare(store, made.reference)).prepared.treePath, 'and works once it is mended');
 });
 
+t.test('one bad layer among many ends it all, whatever still waits for a thread', async (t) => {
+  const { dir, store } = setup(t);
+  const good = Array.from({ length: 20 }, (_, i) => ({ entries: [{ name: `f${i}`, content: 'x' }] }));
+  const blob = Buffer.from('no layer '.repeat(1000));
+  const { reference } = await makeLayout(dir, { layers: [{ entries: [], blob }, ...good] });
+  const e = await failure(prepare(store, reference));
+  t.equal(e.code, 'TAR_INVALID');
+  t.match(e.message, /layer 1 of 21/);
+  t.same(readdirSync(join(store.path, 'tmp')), []);
+  const image = await resolveImage(parseReference(reference, '/'));
+  const signal = AbortSignal.abort(new Error('before it began'));
+  await t.rejects(prepareImage(image, { store, compat: 'spec', signal }), { message: 'before it began' });
+});
+
 t.test('a link to nothing fails when the layers are merged', async (t) => {
   const { dir, store } = setup(t);
   const { reference } = await makeLayout(dir, { layers: [{ entries: [{ name: 'l', type: 'link', linkname: 'no' }] }] });

@@ -132,6 +132,9 @@ t.test('PAX records and GNU long names override the header, each for one file', 
   t.match(one(gnuLong('L', 'gnu'), paxEntry({ path: 'pax' }), file), { name: 'gnu' }, 'the GNU name wins');
   t.match(one(gnuLong('L', 'one'), gnuLong('L', 'two\0cut'), file), { name: 'two' });
   t.match(one(gnuLong('K', 'target'), rawHeader({ type: '2', linkname: 'no' })), { linkName: 'target' });
+  t.match(one(gnuLong('L', ''), paxEntry({ path: 'pax' }), file), { name: 'pax' }, 'an empty one says nothing');
+  t.match(one(rawEntry({ type: 'L' }), file), { name: 'short' });
+  t.match(one(gnuLong('K', ''), rawHeader({ type: '2', linkname: 'target' })), { linkName: 'target' });
   const xattrs = one(
     paxEntry({ 'SCHILY.xattr.user.b': Buffer.from([0, 255, 10]), 'SCHILY.xattr.user.e': '' }),
     file,

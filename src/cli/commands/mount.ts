@@ -3,7 +3,7 @@ import { Option, type Command } from 'commander';
 import type { MountRequestInput, MountStatus } from '../../daemon/protocol.js';
 import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
-import { mountVisibly, startedDaemon } from '../daemon-mount.js';
+import { mountVisibly, sharesMountNamespace, startedDaemon } from '../daemon-mount.js';
 import { examples } from '../help.js';
 import { referenceOf } from '../open-image.js';
 import { addServedTreeOptions, type ServedTreeOptions } from '../options.js';
@@ -25,7 +25,7 @@ export function registerMount(program: Command, cli: Cli): void {
     .argument('[mountpoint]', 'an empty directory');
   addServedTreeOptions(command)
     .addOption(new Option('--verify <when>', 'when cached data is hashed again').choices(['every-read', 'first-read']))
-    .option('--rw', 'writable: an overlay over the image')
+    .option('--rw', 'writable: an overlay over the image; without --upper the changes go with the mount')
     .option('--upper <dir>', 'where the writes go, and stay (with --rw)')
     .addHelpText(
       'after',
@@ -53,7 +53,10 @@ async function mount(
   });
   if (out.json) await out.document(mounted);
   else if (out.quiet || mountpoint === undefined) await out.lines([out.text(mounted.mountpoint)]);
-  out.note(describeMount(mounted));
+  out.note(describeMount(mounted, options.upper === undefined));
+  if (!(await sharesMountNamespace(context))) {
+    out.warn('the daemon runs in another mount namespace: the mount is seen there, and not here');
+  }
 }
 
 export function mountRequestOf(
@@ -76,7 +79,12 @@ export function mountRequestOf(
   };
 }
 
-export function describeMount({ reference, mountpoint, engine, reason, layers, upper }: MountStatus): string {
-  const access = upper === null ? 'read-only' : `writable, changes in ${upper}`;
+/** `ownsUpper`: the overlay's upper directory was not named by the user. */
+export function describeMount(
+  { reference, mountpoint, engine, reason, layers, upper }: MountStatus,
+  ownsUpper: boolean,
+): string {
+  const access =
+    upper === null ? 'read-only' : `writable, changes in ${upper}${ownsUpper ? ' until it is unmounted' : ''}`;
   return `Mounted ${reference} on ${mountpoint} (${plural(layers, 'layer')}, ${access}; engine ${engine}: ${reason})`;
 }
