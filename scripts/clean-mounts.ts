@@ -5,7 +5,7 @@
  *
  *     node dist/scripts/clean-mounts.js
  */
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defaultRunDir } from '../src/daemon/run-dir.js';
@@ -20,7 +20,7 @@ function abandonedRunDirectories(): string[] {
   const candidates = [
     defaultRunDir(),
     ...matching('/run', /^lamina(?:-|$)/),
-    ...matching(tmpdir(), /^lamina-run-\d+$/),
+    ...matching(tmpdir(), /^lamina-run-\d+$/).filter(isMine),
   ];
   const served = new Map(daemonProcesses().map(({ run, pid }) => [run, pid]));
   const directories = [...new Set(candidates)].filter((directory) => existsSync(directory));
@@ -34,11 +34,18 @@ function abandonedRunDirectories(): string[] {
 /** Temporary directories of tests, demos and benchmarks that have ended. */
 function abandonedTemporaries(): string[] {
   return matching(tmpdir(), /^lamina-/).filter((directory) => {
+    if (!isMine(directory)) return false;
     const owner = ownerOf(directory.slice(directory.lastIndexOf('/') + 1));
     if (owner === undefined) return false;
     if (isAlive(owner)) say(`left alone: ${directory} belongs to process ${owner}`);
     return !isAlive(owner);
   });
+}
+
+/** Anybody can make a directory in /tmp whose records name the mounts of others. */
+function isMine(path: string): boolean {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  return stat?.isDirectory() === true && stat.uid === process.geteuid?.();
 }
 
 function matching(directory: string, pattern: RegExp): string[] {

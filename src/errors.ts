@@ -139,6 +139,11 @@ export function toLaminaError(e: unknown, doing?: string): LaminaError {
     case 'EACCES':
     case 'EPERM':
       return new LaminaError('PERMISSION_DENIED', message, { cause: e });
+    case 'ERR_WORKER_OUT_OF_MEMORY':
+      return new LaminaError('LIMIT_EXCEEDED', message, {
+        cause: e,
+        hint: 'The image has more files than fit into memory: give Node more (NODE_OPTIONS=--max-old-space-size=MIB).',
+      });
     case undefined:
       return new LaminaError('INTERNAL', message, { cause: e });
     default:

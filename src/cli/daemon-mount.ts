@@ -1,4 +1,5 @@
 /** The daemon as the commands use it. */
+import { readlinkSync } from 'node:fs';
 import { DaemonClient } from '../daemon/client.js';
 import { ensureDaemon } from '../daemon/launch.js';
 import type { MountEvent, MountRequestInput, MountStatus } from '../daemon/protocol.js';
@@ -48,4 +49,14 @@ export async function requireDaemon(context: Context): Promise<DaemonClient> {
   throw new LaminaError('DAEMON_UNREACHABLE', `No daemon runs with the run directory ${context.run}`, {
     hint: 'It starts with the first mount, or with `lamina daemon start`.',
   });
+}
+
+/** Whether what the daemon mounts is seen by this process; true where that cannot be found out. */
+export async function sharesMountNamespace(context: Context): Promise<boolean> {
+  const status = await (await requireDaemon(context)).status();
+  try {
+    return readlinkSync('/proc/self/ns/mnt') === readlinkSync(`/proc/${status.serverPid}/ns/mnt`);
+  } catch {
+    return true;
+  }
 }

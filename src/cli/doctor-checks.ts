@@ -4,7 +4,7 @@ import { accessSync, closeSync, constants, openSync, readFileSync, statfsSync, e
 import { release } from 'node:os';
 import { dirname } from 'node:path';
 import { createDecoder } from '../compress/index.js';
-import { RunDir } from '../daemon/run-dir.js';
+import { RunDir, SOCKET_PATH_MAX } from '../daemon/run-dir.js';
 import { errnoOf } from '../errors.js';
 import { kernelEngineObstacle } from '../mount/engine.js';
 import { eventfd } from '../native/libc.js';
@@ -231,9 +231,6 @@ function directory(name: string, path: string, purpose: string): Check {
 function existing(path: string): string {
   for (let here = path; ; here = dirname(here)) if (existsSync(here) || here === '/') return here;
 }
-
-/** Bytes of sun_path, with the NUL (unix(7)). */
-const SOCKET_PATH_MAX = 108;
 
 function socketPath(run: string): Check {
   const { socket } = new RunDir(run);

@@ -19,10 +19,11 @@ export function findRuntime(wanted: string | undefined, env: NodeJS.ProcessEnv):
   });
 }
 
-/** A name is looked for in PATH; what has a slash is a path. */
+/** A name is looked for in PATH, but never in the working directory, which may be anybody's; what has a slash is a path. */
 export function findExecutable(name: string, env: NodeJS.ProcessEnv): string | undefined {
-  const paths = name.includes('/') ? [name] : (env['PATH'] ?? '').split(delimiter).map((dir) => join(dir, name));
-  return paths.find(isExecutable);
+  if (name.includes('/')) return isExecutable(name) ? name : undefined;
+  const directories = (env['PATH'] ?? '').split(delimiter).filter((directory) => directory.startsWith('/'));
+  return directories.map((directory) => join(directory, name)).find(isExecutable);
 }
 
 function isExecutable(path: string): boolean {
@@ -37,7 +38,7 @@ function isExecutable(path: string): boolean {
 export interface Container {
   readonly runtime: string;
   readonly id: string;
-  /** The bundle: the runtime's log is in it while the container lives. */
+  /** The bundle: the runtime's log lies beside it while the container lives. */
   readonly directory: string;
   /** The container gets our stdin, else it reads the end of the file at once. */
   readonly stdin: boolean;
@@ -64,7 +65,7 @@ export function holdSignals(): () => void {
  */
 export async function runContainer(container: Container): Promise<number> {
   const { runtime, id, directory, stdin } = container;
-  const log = join(directory, 'runtime.log');
+  const log = `${directory}.log`;
   const args = ['--log', log, '--log-format', 'json', 'run', '--bundle', directory, id];
   // A session of its own: a Ctrl-C at the terminal comes to us alone, and reaches the container once.
   const child = spawn(runtime, args, { stdio: [stdin ? 'inherit' : 'ignore', 'inherit', 'inherit'], detached: true });

@@ -87,11 +87,11 @@ export class BlobMount {
     return this.#serial.run('', () => this.#unmountIfUnused(false));
   }
 
-  /** Takes blobfs down whatever uses it. */
-  end(): Promise<void> {
+  /** Takes blobfs down, with `force` whatever uses it; without, {@link alive} tells whether something did. */
+  end(force: boolean): Promise<void> {
     return this.#serial.run('', async () => {
       this.#users.clear();
-      await this.#unmountIfUnused(true);
+      await this.#unmountIfUnused(force);
     });
   }
 

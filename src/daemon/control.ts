@@ -93,6 +93,8 @@ export class Control {
       case 'POST /v1/stop': {
         const { force } = parse(stopRequest, await readJson(request));
         await this.#handlers.stop(force);
+        // Who asked may have gone while it took its time: nothing is mounted any more, and the daemon ends all the same.
+        if (response.destroyed) return this.#handlers.stopped();
         response.once('close', this.#handlers.stopped);
         return sendJson(response, 200, {});
       }

@@ -2,7 +2,7 @@
  * RUN/lock: held for life by the one supervisor of a run directory, or by a server that has outlived it. Holds the
  * owner's process id, so that a client can tell a daemon that is just restarting from none.
  */
-import { closeSync, constants, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
 import { tryLock } from '../native/libc.js';
 import type { RunDir } from './run-dir.js';
 
@@ -18,14 +18,28 @@ export function takeLock(run: RunDir): boolean {
   return true;
 }
 
-/** The process that has or last had the lock, if it lives. */
+/** The process that has the lock. Its number alone would not tell: that of a dead owner may be another process's by now. */
 export function lockOwner(run: RunDir): number | undefined {
   try {
     const pid = Number.parseInt(readFileSync(run.lock, 'latin1'), 10);
     if (!(pid > 0)) return undefined;
     process.kill(pid, 0);
-    return pid;
+    return holdsLock(pid, statSync(run.lock, { bigint: true }).ino) ? pid : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** By proc_locks(5): "1: FLOCK  ADVISORY  WRITE 812 00:19:1234 0 EOF". Where there is none of it, it is believed. */
+function holdsLock(pid: number, inode: bigint): boolean {
+  let locks: string;
+  try {
+    locks = readFileSync('/proc/locks', 'latin1');
+  } catch {
+    return true;
+  }
+  return locks.split('\n').some((line) => {
+    const [, kind, , access, owner, file] = line.trim().split(/\s+/);
+    return kind === 'FLOCK' && access === 'WRITE' && owner === `${pid}` && file?.endsWith(`:${inode}`) === true;
+  });
 }

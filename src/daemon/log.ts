@@ -3,19 +3,26 @@ import { pino, type Logger } from 'pino';
 
 export type { Logger } from 'pino';
 
+/** Bytes of lines that could not be written yet. */
+const PENDING_MAX = 1024 * 1024;
+
+/** A log that cannot be written (a full disk, a reader that has gone) must not end the mounts: its lines are lost. */
 export function createLogger(part: string): Logger {
+  const destination = pino.destination({ fd: 2, sync: true, maxLength: PENDING_MAX });
+  destination.on('error', () => undefined);
   return pino(
     {
       base: { part, pid: process.pid },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (level) => ({ level }) },
     },
-    pino.destination({ fd: 2, sync: true }),
+    destination,
   );
 }
 
 const INTERVAL_MS = 30_000;
-const KEYS_MAX = 1000;
+/** Classes of which one may speak in that time; the others are held back altogether. */
+const KEYS_MAX = 100;
 
 /** One line per class of event and half minute: a broken layer under a busy reader must not fill the disk with its log. */
 export class Repetitions {
@@ -28,7 +35,10 @@ export class Repetitions {
       seen.suppressed++;
       return undefined;
     }
-    if (this.#seen.size >= KEYS_MAX) this.#seen.clear();
+    if (seen === undefined && this.#seen.size >= KEYS_MAX) {
+      for (const [other, { since }] of this.#seen) if (now - since >= INTERVAL_MS) this.#seen.delete(other);
+      if (this.#seen.size >= KEYS_MAX) return undefined;
+    }
     this.#seen.set(key, { since: now, suppressed: 0 });
     return seen?.suppressed ?? 0;
   }

@@ -17,10 +17,12 @@ import { parseReference } from '../source/reference.js';
 import type { Store } from '../store/store.js';
 import { Attacher, isVisible } from './attach.js';
 import type { BlobMount } from './blob-mount.js';
+import type { Broker } from './broker.js';
 import type { Connections } from './connections.js';
 import type { Logger } from './log.js';
-import { checkMountpoint, realMountpoint } from './mountpoint.js';
+import { checkMountpoint, realMountpoint, refuseIfUsed } from './mountpoint.js';
 import { checkUpper, overlayPlace } from './overlay-place.js';
+import { checkOutside } from './own-mounts.js';
 import { findSubdir } from './subdir.js';
 import type { MountEvent, MountRequest, MountStatus } from './protocol.js';
 import type { MountRecord, Records } from './records.js';
@@ -34,8 +36,10 @@ export interface MountTableOptions {
   readonly records: Records;
   readonly slots: Slots;
   readonly blobs: BlobMount;
+  readonly broker: Broker;
   readonly connections: Connections;
   readonly addLayer: (source: MountRecord['layers'][number]) => void;
+  readonly restLayers: (slots: readonly number[]) => void;
   readonly bytes: (slot: number) => ByteCounts;
   readonly log: Logger;
 }
@@ -76,7 +80,7 @@ export class MountTable {
 
   async list(): Promise<MountStatus[]> {
     await this.tidy();
-    return this.#listed().map((record) => this.#status(record));
+    return this.#visible().map((record) => this.#status(record));
   }
 
   /**
@@ -104,10 +108,12 @@ export class MountTable {
   async unmount(target: string, lazy: boolean): Promise<MountStatus[]> {
     await this.tidy();
     const real = target.startsWith('/') ? await realMountpoint(target).catch(() => target) : target;
-    const found = this.#listed().filter(
-      ({ id, mountpoint, reference }) =>
-        target === '*' || [id, mountpoint, reference].some((x) => x === target || x === real),
-    );
+    const found =
+      target === '*'
+        ? this.#listed()
+        : this.#visible().filter(({ id, mountpoint, reference }) =>
+            [id, mountpoint, reference].some((x) => x === target || x === real),
+          );
     if (found.length === 0 && target !== '*') {
       throw new LaminaError('MOUNT_NOT_FOUND', `Nothing of ours is mounted as ${target}`, {
         hint: '`lamina mounts` lists what is.',
@@ -129,7 +135,10 @@ export class MountTable {
     return done;
   }
 
-  /** Ends every mount and blobfs. Without `force` throws MOUNT_BUSY when one is in use, and mounts can be made again. */
+  /**
+   * Ends every mount and blobfs. Without `force` throws MOUNT_BUSY when one is in use, before any is ended, or when
+   * containers live on in images that are unmounted here; mounts can then be made again.
+   */
   async stop(force: boolean): Promise<void> {
     this.#stopping = true;
     try {
@@ -137,8 +146,10 @@ export class MountTable {
       for (const controller of this.#pending.values()) controller.abort(ending);
       const pending = Promise.allSettled(this.#pending.keys());
       await Promise.race([pending, new Promise((resolve) => setTimeout(resolve, CANCEL_TIMEOUT_MS))]);
+      if (!force) for (const { mountpoint } of this.#listed()) await refuseIfUsed(mountpoint);
       await this.unmount('*', force);
-      await this.#options.blobs.end();
+      await this.#options.blobs.end(force);
+      if (!force && (this.#options.blobs.alive || this.#mounts.size > 0)) throw stillUsed();
     } catch (e) {
       this.#stopping = false;
       throw e;
@@ -147,10 +158,10 @@ export class MountTable {
 
   /** Takes notice of what others have unmounted. */
   async tidy(): Promise<void> {
-    const mounts = readMountInfo();
+    const visible = new Set(this.#visible());
     for (const record of this.#listed()) {
-      if (!mounts.some((m) => m.mountpoint === record.mountpoint && isVisible(record)(m)))
-        await this.#dropIfUnmounted(record.id);
+      // Where somebody makes or ends a mount, which may take long, the next look will tell.
+      if (!visible.has(record) && !this.#serial.busy(record.mountpoint)) await this.#dropIfUnmounted(record.id);
     }
     await this.#options.blobs.tidy();
     if (this.#options.blobs.alive) return;
@@ -174,6 +185,14 @@ export class MountTable {
     return [...this.#mounts.values()].filter(({ detached }) => !detached);
   }
 
+  /** Those that {@link tidy} would let be. */
+  #visible(): MountRecord[] {
+    const mounts = readMountInfo();
+    return this.#listed().filter((record) =>
+      mounts.some((m) => m.mountpoint === record.mountpoint && isVisible(record)(m)),
+    );
+  }
+
   #learn(id: string, facts: Partial<MountRecord>): void {
     for (const records of [this.#mounts, this.#making]) {
       const before = records.get(id);
@@ -191,6 +210,8 @@ export class MountTable {
     const reference = parseReference(request.reference, '/');
     const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
     const image = await resolveImage(reference, { platform, aciPath: request.aciPath });
+    const blobs = image.layers.flatMap(({ blob }) => (blob.kind === 'file' ? [blob.path] : []));
+    await checkOutside(blobs, [...this.#mounts.values(), ...this.#making.values()]);
     signal.throwIfAborted();
     // Of many that want the same new image, one indexes it and the others find it done.
     const prepared = await this.#preparing.run(image.layers.map(layerKey).join(), () => {
@@ -201,6 +222,9 @@ export class MountTable {
     for (const message of [...image.warnings, ...prepared.notes]) onEvent({ type: 'warning', message });
     signal.throwIfAborted();
     const subdir = findSubdir(prepared, request.subdir);
+    if (!this.#options.broker.supervised) {
+      onEvent({ type: 'warning', message: 'the supervisor has died: this mount ends when the server does' });
+    }
     const choice = chooseEngine(request.engine, prepared.layers.length);
     const mountpoint = wanted ?? this.#options.run.mnt(id);
     const overlay = await overlayPlace(id, request, store);
@@ -217,8 +241,10 @@ export class MountTable {
 
   /** Mounts by the record's engine; a kernel that refuses when nobody has asked for it gives way to the fuse engine. */
   async #attach(record: MountRecord, mayFallBack: boolean, signal: AbortSignal): Promise<MountRecord> {
-    const { addLayer, log, records } = this.#options;
+    const { addLayer, log, records, slots } = this.#options;
     const { id } = record;
+    // The end of another mount may have taken them along meanwhile.
+    slots.restore(record.layers);
     for (const source of record.layers) addLayer(source);
     records.put(record);
     this.#making.set(id, record);
@@ -287,6 +313,11 @@ export class MountTable {
     this.#mounts.delete(record.id);
     this.#making.delete(record.id);
     this.#options.records.remove(record.id);
+    const { blobs, restLayers, slots } = this.#options;
+    const used = this.slotsInUse();
+    restLayers(record.layers.map(({ slot }) => slot).filter((slot) => !used.has(slot)));
+    // What the kernel engine has mounted in another namespace is in no record: it asks for slots while blobfs lives.
+    if (!blobs.alive) slots.retain(used);
   }
 
   #record(
@@ -339,4 +370,11 @@ export class MountTable {
       bytes: { served: sum('served'), verified: sum('verified'), filled: sum('filled') },
     };
   }
+}
+
+function stillUsed(): LaminaError {
+  const message = 'Cannot stop the daemon: images that are unmounted here are in use in containers or detached mounts';
+  return new LaminaError('MOUNT_BUSY', message, {
+    hint: 'Stop these first, or stop the daemon with --force: what they read then fails.',
+  });
 }

@@ -134,6 +134,11 @@ export async function unmountAt(
   return 'detached';
 }
 
+/** Throws MOUNT_BUSY when processes can be seen to use what is mounted at a place. */
+export async function refuseIfUsed(mountpoint: string): Promise<void> {
+  if ((await usersOf(mountpoint)).length > 0) throw await busy(mountpoint);
+}
+
 async function busy(mountpoint: string): Promise<LaminaError> {
   const users = await usersOf(mountpoint);
   const who = users.length === 0 ? '' : ` by ${users.join(', ')}`;

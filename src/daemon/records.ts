@@ -32,7 +32,6 @@ const negotiated = z.object({
   flags2: z.int(),
   noOpen: z.boolean(),
   noOpendir: z.boolean(),
-  resend: z.boolean(),
 });
 
 const mountRecord = z.object({

@@ -2,6 +2,7 @@
  * RUN: where a daemon's socket, lock, log, records and internal mounts are. It is gone after a reboot, as mounts are.
  *
  *     RUN/ (0711)   control.sock (0600)  lock  log  mounts/ID.json  blobs/ (blobfs, 0700)  blobs.json  mnt/ID/  lower/ID/
+ *                   bundles/ID/ (bundles of `lamina run`)
  */
 import { chmodSync, lstatSync, mkdirSync, statSync, type Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -13,6 +14,9 @@ export function defaultRunDir(env: NodeJS.ProcessEnv = process.env, uid = proces
   if (uid === 0) return '/run/lamina';
   return join(env['XDG_RUNTIME_DIR'] ?? `/tmp/lamina-run-${uid}`, 'lamina');
 }
+
+/** Bytes of a socket's path with its NUL (unix(7), sun_path). */
+export const SOCKET_PATH_MAX = 108;
 
 const WRITABLE_BY_OTHERS = 0o022;
 const STICKY = 0o1000;
@@ -26,11 +30,16 @@ export class RunDir {
 
   /** Makes what is missing. Other users may pass through to the mounts, and see nothing else. Throws like {@link check}. */
   create(): void {
+    if (Buffer.byteLength(this.socket) >= SOCKET_PATH_MAX) {
+      throw new LaminaError('DAEMON_FAILED', `The run directory's path is too long for a socket in it: ${this.path}`, {
+        hint: 'Choose a shorter one with --run or LAMINA_RUN.',
+      });
+    }
     try {
-      if (mkdirSync(this.path, { recursive: true }) !== undefined) chmodSync(this.path, 0o711);
+      if (mkdirSync(this.path, { recursive: true, mode: 0o711 }) !== undefined) chmodSync(this.path, 0o711);
       this.check();
       for (const dir of [this.records, this.blobs]) makeDirectory(dir, 0o700);
-      for (const dir of [join(this.path, 'mnt'), join(this.path, 'lower')]) makeDirectory(dir, 0o711);
+      for (const dir of ['mnt', 'lower', 'bundles']) makeDirectory(join(this.path, dir), 0o711);
     } catch (e) {
       throw toLaminaError(e, `Cannot use the run directory ${this.path}`);
     }
@@ -87,7 +96,7 @@ export class RunDir {
 /** Whatever the umask is. One that exists may have a dead mount on it: it is not looked at. */
 function makeDirectory(path: string, mode: number): void {
   try {
-    mkdirSync(path);
+    mkdirSync(path, { mode });
     chmodSync(path, mode);
   } catch (e) {
     if (errnoOf(e) !== 'EEXIST') throw e;

@@ -2,6 +2,11 @@
 export class Serial {
   readonly #tails = new Map<string, Promise<void>>();
 
+  /** Whether a task with this key runs or waits. */
+  busy(key: string): boolean {
+    return this.#tails.has(key);
+  }
+
   async run<T>(key: string, task: () => Promise<T>): Promise<T> {
     const result = (this.#tails.get(key) ?? Promise.resolve()).then(task);
     const tail = result.then(

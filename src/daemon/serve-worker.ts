@@ -15,9 +15,12 @@ function main({ epoll, control, fill, memory, counters }: ServeWorkerData): void
   const send = (message: FromWorker): void => control.postMessage(message);
   const served = new Served({ memory, counters }, send);
 
+  const disconnected: number[] = [];
   const takeMessages = (): void => {
     for (let m = receiveMessageOnPort(control); m !== undefined; m = receiveMessageOnPort(control)) {
-      served.apply(m.message as ToWorker);
+      const message = m.message as ToWorker;
+      served.apply(message);
+      if (message.op === 'disconnect') disconnected.push(message.id);
     }
   };
 
@@ -26,11 +29,11 @@ function main({ epoll, control, fill, memory, counters }: ServeWorkerData): void
   send({ op: 'ready' });
   serve({
     epoll,
-    connection(id) {
-      const known = served.connection(id);
-      if (known !== undefined) return known;
+    connection: (id) => served.connection(id),
+    between() {
       takeMessages();
-      return served.connection(id);
+      // Not earlier: messages may be taken in the middle of a request, which has yet to be answered.
+      for (let id = disconnected.pop(); id !== undefined; id = disconnected.pop()) send({ op: 'released', id });
     },
     defer(connection, request) {
       const deferred: Deferred = { id: connection.id, request: Uint8Array.from(request) };

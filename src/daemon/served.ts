@@ -1,6 +1,6 @@
 /**
  * What a worker serves: the connections and layers that the main thread has told it of. Serve workers spend their lives
- * in a system call, so they take their messages between requests, when they meet an id that they do not know.
+ * in a system call, so they take their messages between requests, and when they meet a layer that they do not know.
  */
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import { LaminaError, type SerializedError, toLaminaError } from '../errors.js';
@@ -32,14 +32,18 @@ export interface ConnectionSpec {
 export type ToWorker =
   | { readonly op: 'layer'; readonly source: LayerSource }
   | { readonly op: 'connect'; readonly spec: ConnectionSpec }
-  | { readonly op: 'disconnect'; readonly id: number };
+  | { readonly op: 'disconnect'; readonly id: number }
+  /** No mount uses these layers now: their files are closed. */
+  | { readonly op: 'rest'; readonly slots: readonly number[] }
+  /** Nothing will ask for these slots again. */
+  | { readonly op: 'forget'; readonly slots: readonly number[] };
 
 /** Worker to main thread. */
 export type FromWorker =
   | { readonly op: 'ready' }
   | { readonly op: 'init'; readonly id: number; readonly negotiated: Negotiated }
   | { readonly op: 'gone'; readonly id: number }
-  /** Of fill workers, which may have been at work: the connection's descriptor will not be used any more. */
+  /** The worker may have been at work: now it will not use the connection's descriptor any more. */
   | { readonly op: 'released'; readonly id: number }
   | { readonly op: 'failed'; readonly connection: number; readonly node: number; readonly error: SerializedError }
   | { readonly op: 'healed'; readonly diffId: string; readonly offset: number; readonly got: string };
@@ -87,6 +91,11 @@ export class Served {
       case 'disconnect':
         this.#connections.get(message.id)?.close();
         this.#connections.delete(message.id);
+        return;
+      case 'rest':
+        return this.layers.rest(message.slots);
+      case 'forget':
+        return this.layers.forget(message.slots);
     }
   }
 

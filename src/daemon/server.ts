@@ -82,6 +82,7 @@ async function main(): Promise<void> {
       else logWorkerMessage(message, connections, repetitions);
     },
   });
+  slots.onForget = (forgotten) => pool.forgetLayers(forgotten);
   const connections: Connections = new Connections({
     broker,
     pool,
@@ -104,6 +105,7 @@ async function main(): Promise<void> {
   const table: MountTable = new MountTable({
     ...shared,
     addLayer: (source) => pool.addLayer(source),
+    restLayers: (unused) => pool.restLayers(unused),
     bytes: (slot) => pool.bytes(slot),
   });
 

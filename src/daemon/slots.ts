@@ -11,6 +11,8 @@ export class Slots {
   readonly #bySlot = new Map<number, LayerSource>();
   readonly #byContent = new Map<string, number>();
   #next = FIRST_SLOT;
+  /** Gets the slots that are forgotten. */
+  onForget: (slots: readonly number[]) => void = () => undefined;
 
   get next(): number {
     return this.#next;
@@ -46,11 +48,14 @@ export class Slots {
 
   /** Forgets the layers whose slots are not in `used`. */
   retain(used: ReadonlySet<number>): void {
+    const forgotten: number[] = [];
     for (const [slot, source] of this.#bySlot) {
       if (used.has(slot)) continue;
       this.#bySlot.delete(slot);
       this.#byContent.delete(contentKey(source));
+      forgotten.push(slot);
     }
+    this.onForget(forgotten);
   }
 
   #put(source: LayerSource): void {

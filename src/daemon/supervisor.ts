@@ -80,7 +80,7 @@ class Supervisor {
     closeSync(theirs);
     this.#server = server;
     server.on('message', (request: Request) => this.#handle(server, request));
-    server.once('error', (e) => {
+    server.on('error', (e) => {
       log('error', 'the server could not be started', { error: e.message });
       if (server.pid === undefined) this.#ended(ours, startedAt, null, null);
     });
@@ -165,7 +165,8 @@ class Supervisor {
   }
 
   #send(server: ChildProcess, message: Message): void {
-    if (server.connected) server.send(message);
+    // Without a callback a server that has just died would end this process by an 'error' event.
+    if (server.connected) server.send(message, () => undefined);
   }
 }
 
@@ -181,6 +182,8 @@ function main(): void {
   const supervisor = new Supervisor([run.path, ...rest]);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => supervisor.stop('SIGTERM'));
   process.on('SIGHUP', () => undefined);
+  // A log that cannot be written must not end the mounts.
+  process.stderr.on('error', () => undefined);
   log('info', 'started', { run: run.path });
   supervisor.start();
 }

@@ -23,8 +23,6 @@ export interface WorkerPoolOptions {
 const WORKERS_MIN = 2;
 const WORKERS_MAX = 4;
 const STOP_TIMEOUT_MS = 2000;
-/** A serve worker that has just read a request answers it within microseconds. */
-const SERVE_GRACE_MS = 1000;
 
 export class WorkerPool {
   readonly #epoll = epollCreate();
@@ -33,7 +31,7 @@ export class WorkerPool {
   readonly #workers: Worker[] = [];
   /** One of each worker. */
   readonly #counters: Counters[] = [];
-  /** Connections that are being let go, with the number of fill workers that may still use them. */
+  /** Connections that are being let go, with the number of workers that may still use them. */
   readonly #releasing = new Map<number, { left: number; done: () => void }>();
   readonly #options: WorkerPoolOptions;
   #stopping = false;
@@ -79,6 +77,16 @@ export class WorkerPool {
     this.#broadcast({ op: 'layer', source });
   }
 
+  /** No mount uses these layers now: nothing of theirs is kept open. */
+  restLayers(slots: readonly number[]): void {
+    if (slots.length > 0) this.#broadcast({ op: 'rest', slots });
+  }
+
+  /** Nothing will ask for these slots again. */
+  forgetLayers(slots: readonly number[]): void {
+    if (slots.length > 0) this.#broadcast({ op: 'forget', slots });
+  }
+
   connect(spec: ConnectionSpec): void {
     this.#broadcast({ op: 'connect', spec });
     epollAdd(this.#epoll, spec.fd, spec.id, 'edge');
@@ -90,9 +98,9 @@ export class WorkerPool {
    */
   async disconnect({ id, fd }: { readonly id: number; readonly fd: number }): Promise<void> {
     epollRemove(this.#epoll, fd);
-    const released = new Promise<void>((done) => this.#releasing.set(id, { left: this.#workers.length / 2, done }));
+    const released = new Promise<void>((done) => this.#releasing.set(id, { left: this.#workers.length, done }));
     this.#broadcast({ op: 'disconnect', id });
-    await Promise.all([released, new Promise((resolve) => setTimeout(resolve, SERVE_GRACE_MS).unref())]);
+    await released;
   }
 
   /** What all workers have counted for a slot since they started. */

@@ -46,6 +46,11 @@ export function digestFileName(digest: Digest): string {
   return digest.replace(':', '-');
 }
 
+/** The bytes that a digest's hex part stands for. */
+export function digestBytes(digest: Digest): Buffer {
+  return Buffer.from(digest.slice(digest.indexOf(':') + 1), 'hex');
+}
+
 export interface Hasher {
   update(bytes: Uint8Array): void;
   /** Ends the computation; the hasher must not be used again. */

@@ -10,6 +10,9 @@ const FOLLOWED_MAX = 8192;
 /** Directories within each other, however they were named: what walks up a path does so step by step. */
 export const DEPTH_MAX = 8192;
 
+/** No file of an image has a name that starts like this (image-spec layer.md, "Whiteouts"). */
+export const WHITEOUT = '.wh.';
+
 export function isDirectory(inode: Inode): boolean {
   return (inode.mode & S_IFMT) === S_IFDIR;
 }

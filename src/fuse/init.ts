@@ -18,8 +18,6 @@ export interface Negotiated {
   /** Opens answered ENOSYS once and never sent again; without it every open is answered. */
   readonly noOpen: boolean;
   readonly noOpendir: boolean;
-  /** FUSE_NOTIFY_RESEND may be sent: requests that a dead server took are given to the next one. */
-  readonly resend: boolean;
 }
 
 const WANTED =
@@ -96,7 +94,6 @@ export function negotiate(
       flags2,
       noOpen: (flags & initFlag.NO_OPEN_SUPPORT) !== 0,
       noOpendir: (flags & initFlag.NO_OPENDIR_SUPPORT) !== 0,
-      resend: (flags2 & initFlag2.HAS_RESEND) !== 0,
     },
     length: OUT_HEADER + INIT_OUT_SIZE,
   };

@@ -2,11 +2,12 @@
  * The loop of a serve worker: wait for any connection, read its requests until there are none, answer each. It never
  * waits for anything else: a read that misses is handed on. Several workers run this loop over one epoll instance.
  *
- * Connections are edge-triggered and read until EAGAIN, so that a request wakes one worker and not all; the stop event
- * is level-triggered and never drained, so that it reaches every one.
+ * Connections are edge-triggered and read until EAGAIN, so that a request wakes one worker and not all. One that is never
+ * empty is put behind the others after some requests. The stop event is level-triggered and never drained, so that it
+ * reaches every worker.
  */
 import { constants } from 'node:os';
-import { EpollWaiter, errno, readRaw, writeRaw } from '../native/libc.js';
+import { EpollWaiter, epollRearm, errno, readRaw, writeRaw } from '../native/libc.js';
 import { DEFERRED, REPLY_SIZE, type Session } from './session.js';
 import { OUT_HEADER, notify } from './wire.js';
 
@@ -17,6 +18,11 @@ export const STOP = 0;
 
 /** Room for the largest request: a name of 255 bytes, or a BATCH_FORGET; the kernel wants at least 8 KiB. */
 export const REQUEST_SIZE = 64 * 1024;
+
+/** How soon a worker without requests takes in what it was told. */
+const PAUSE_MS = 1000;
+/** Requests of one connection in a row. */
+const TURN = 256;
 
 export interface Connection {
   /** The epoll datum. */
@@ -31,6 +37,8 @@ export interface ServeOptions {
   readonly connection: (id: number) => Connection | undefined;
   /** Takes over a request that has to wait; the bytes are the callee's to copy. */
   readonly defer: (connection: Connection, request: Buffer) => void;
+  /** Called after each wait, between requests: the time to take in what the worker was told. */
+  readonly between: () => void;
   /** The kernel has ended the connection: the file system was unmounted everywhere, or aborted. */
   readonly gone: (connection: Connection) => void;
 }
@@ -41,7 +49,8 @@ export function serve(options: ServeOptions): void {
   const request = Buffer.alloc(REQUEST_SIZE);
   const reply = Buffer.alloc(REPLY_SIZE);
   for (;;) {
-    const id = waiter.wait();
+    const id = waiter.wait(PAUSE_MS);
+    options.between();
     if (id === STOP) return;
     const connection = id > 0 ? options.connection(id) : undefined;
     if (connection !== undefined) drain(connection, request, reply, options);
@@ -50,7 +59,7 @@ export function serve(options: ServeOptions): void {
 
 function drain(connection: Connection, request: Buffer, reply: Buffer, options: ServeOptions): void {
   const { fd, session } = connection;
-  for (;;) {
+  for (let turn = 0; turn < TURN; turn++) {
     const n = readRaw(fd, request);
     if (n > 0) {
       const length = session.handle(request, n, reply);
@@ -63,6 +72,7 @@ function drain(connection: Connection, request: Buffer, reply: Buffer, options: 
     if (n !== -errno.EAGAIN) options.gone(connection);
     return;
   }
+  epollRearm(options.epoll, fd, connection.id);
 }
 
 /**

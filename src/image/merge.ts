@@ -1,5 +1,5 @@
 /** The merged tree of an image, from the trees of its layers in the store: done once per image, in a thread of its own. */
-import { rmSync } from 'node:fs';
+import { rmSync, statSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { loadTree } from '../erofs/load.js';
 import { ErofsReader } from '../erofs/reader.js';
@@ -28,11 +28,21 @@ export interface MergeJob {
   readonly path: string;
 }
 
+/** Bytes of all layers' trees: as objects, which the merge needs them as, they take several times that. */
+const TREES_MAX = 4 * 1024 ** 3;
+
 /** Null when it is done. */
 export type MergeAnswer = SerializedError | null;
 
-/** Writes the merged tree to `path`. Throws LINK_INVALID, PATH_LOOP, STORE_CORRUPT, EROFS_INVALID, DISK_FULL, IO. */
+/**
+ * Writes the merged tree to `path`. Throws LINK_INVALID, PATH_LOOP, LIMIT_EXCEEDED, STORE_CORRUPT, EROFS_INVALID,
+ * DISK_FULL, IO.
+ */
 export function mergeToStore({ layers, compat, temporary, path }: MergeJob): void {
+  const bytes = layers.reduce((n, { tree }) => n + (statSync(tree, { throwIfNoEntry: false })?.size ?? 0), 0);
+  if (bytes > TREES_MAX) {
+    throw new LaminaError('LIMIT_EXCEEDED', `The layers' trees have ${bytes} bytes together (at most ${TREES_MAX})`);
+  }
   const trees = layers.map(({ tree, whitelists }) => {
     const root = loadTree(new ErofsReader(readSealed(tree)));
     for (const list of whitelists) keepListed(root, list);

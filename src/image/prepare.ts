@@ -61,6 +61,7 @@ const TREE_FORMAT = 1;
 /** Throws what indexing and merging throw, with the layer named; an AbortError when `signal` says so. */
 export async function prepareImage(image: Image, options: PrepareOptions): Promise<PreparedImage> {
   const { onProgress, signal } = options;
+  signal?.throwIfAborted();
   const total = image.layers.reduce((n, layer) => n + layer.size, 0);
   onProgress?.({ type: 'resolved', reference: image.reference, layers: image.layers.length, bytes: total });
   const layers = await prepareLayers(image, options);
@@ -103,7 +104,7 @@ function known(layer: Layer, digest: Digest | undefined, store: Store): Known | 
   const directory = store.layerDirectory(layer.diffId, layer.view);
   const mapPath = store.mapPath(digest);
   if (!existsSync(directory)) return undefined;
-  const map = LayerMap.read(mapPath);
+  const map = LayerMap.describe(mapPath);
   // The same blob under another diffID is a lie that indexing will find out.
   if (map?.facts.diffId !== layer.diffId) return undefined;
   const { facts } = map;

@@ -19,7 +19,8 @@ export class HashThread implements PassSink {
     this.#port = port1;
     const workerData: HashWorkerData = { memory: this.#ring.memory, port: port2 };
     this.#worker = new Worker(new URL('./hash-worker.js', import.meta.url), { workerData, transferList: [port2] });
-    this.#worker.unref();
+    // A dead thread is found by who waits for it; nobody listening, the event would end the process too.
+    this.#worker.on('error', () => undefined).unref();
   }
 
   start(start: PassStart): void {

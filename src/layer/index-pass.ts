@@ -23,14 +23,14 @@ import { openBlob, type BlobLocation, type RandomAccessBlob } from '../source/bl
 import type { LayerView } from '../source/image.js';
 import { overLimit } from '../source/limits.js';
 import { seal } from '../store/sealed.js';
-import { publish, writeDurably } from '../store/store.js';
+import { publish, syncDirectory, writeDurably } from '../store/store.js';
 import { TarReader } from '../tar/reader.js';
-import { CHUNK, appendixStart, encodeChunks, type Chunks } from './chunks.js';
+import { CHUNK, appendixStart, chunkLength, encodeChunks, type Chunks } from './chunks.js';
 import type { Appendix } from './extents.js';
 import type { HashResult, PassSink } from './hasher.js';
 import { encodeMap, type MapFacts } from './map.js';
 import { ChunkMemory } from './memory.js';
-import { ChunkReader } from './reader.js';
+import { ChunkReader, KEEP_AFTER, openData } from './reader.js';
 import { TreeBuilder } from './tree-builder.js';
 
 export interface IndexJob {
@@ -59,8 +59,6 @@ export interface IndexedLayer {
 export const SPACING = 1024 * 1024;
 /** Bytes read from the blob at a time. */
 const PIECE = 1024 * 1024;
-/** Output further than this from a restart point goes into the data file at once: it would be slow to come by again. */
-const KEEP_AFTER = 4 * 1024 * 1024;
 
 export interface PassHooks {
   readonly sink: (job: IndexJob) => PassSink;
@@ -91,7 +89,9 @@ class Pass {
   #streamSize = 0;
   /** The last restart point's place in the stream. */
   #pointAt = 0;
-  #kept = 0;
+  /** Chunks that the data file gets at once. */
+  readonly #kept: number[] = [];
+  #keeping = false;
   #dataFd = -1;
 
   constructor(job: IndexJob, blob: RandomAccessBlob, hooks: PassHooks) {
@@ -163,10 +163,20 @@ class Pass {
     }
     this.#tar.push(bytes);
     this.#sink.stream(bytes);
-    if (this.#streamSize - this.#pointAt > KEEP_AFTER && this.#compression !== 'none') {
-      for (let done = 0; done < bytes.length;)
-        done += writeSync(this.#dataFd, bytes, done, bytes.length - done, start + done);
-      this.#kept += bytes.length;
+    if (this.#compression !== 'none') this.#keep(bytes, start);
+  }
+
+  /** Writes what belongs to chunks that are kept; a hole does for zeros. */
+  #keep(bytes: Buffer, start: number): void {
+    for (let at = 0; at < bytes.length;) {
+      const within = (start + at) % CHUNK;
+      if (within === 0) {
+        this.#keeping = start + at - this.#pointAt >= KEEP_AFTER;
+        if (this.#keeping) this.#kept.push((start + at) / CHUNK);
+      }
+      const piece = bytes.subarray(at, at + CHUNK - within);
+      if (this.#keeping && !isZero(piece)) writeWhole(this.#dataFd, piece, start + at);
+      at += piece.length;
     }
   }
 
@@ -209,34 +219,35 @@ class Pass {
     const { temporary, layerDirectory, mapDirectory, diffId } = this.#job;
     const start = appendixStart(this.#streamSize);
     const { root, appendix } = this.#tree.finish(start);
+    const addressSpace = appendix.size === 0 ? this.#streamSize : start + appendix.size;
+    const chunks: Chunks = {
+      streamSize: this.#streamSize,
+      addressSpace: this.#streamSize,
+      digests: result.chunks,
+      copies: [],
+    };
     const facts: MapFacts = {
       compression: this.#compression,
       diffId,
       blob: result.blob,
       blobSize: this.#blob.size,
       streamSize: this.#streamSize,
-      kept: this.#kept,
+      kept: this.#kept.reduce((n, chunk) => n + chunkLength(chunks, chunk), 0),
       notes: [...decoder.diagnostics, ...this.#tar.notes.list()],
     };
-    const addressSpace = appendix.size === 0 ? this.#streamSize : start + appendix.size;
     const mapTemporary = `${temporary}.map`;
     try {
       writeDurably(mapTemporary, encodeMap(facts, result.points));
-      const chunks: Chunks = {
-        streamSize: this.#streamSize,
-        addressSpace: this.#streamSize,
-        digests: result.chunks,
-        copies: [],
-      };
       ftruncateSync(this.#dataFd, addressSpace);
+      let isOurs = false;
       if (!existsSync(layerDirectory)) {
         writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [addressSpace] })));
         writeDurably(join(temporary, 'chunks'), encodeChunks(chunks));
         if (appendix.size > 0) this.#addAppendix(chunks, appendix, addressSpace, mapTemporary);
-        publish(temporary, layerDirectory);
-      } else if (this.#kept > 0) {
-        this.#copyKept(join(layerDirectory, 'data'));
+        syncDirectory(temporary);
+        isOurs = publish(temporary, layerDirectory);
       }
+      if (!isOurs) this.#copyKept(chunks);
       publish(mapTemporary, join(mapDirectory, result.blob.replace(':', '-')));
     } finally {
       rmSync(mapTemporary, { force: true });
@@ -273,21 +284,25 @@ class Pass {
     }
   }
 
-  /** The layer is known from another blob: its data file takes what this pass had to keep. */
-  #copyKept(dataPath: string): void {
-    const to = openSync(dataPath, 'r+');
-    const buffer = Buffer.allocUnsafe(PIECE);
+  /** The layer is there already, from another blob or by another process: its data file takes what this pass had to keep. */
+  #copyKept(chunks: Chunks): void {
+    if (this.#kept.length === 0) return;
+    const data = openData(join(this.#job.layerDirectory, 'data'));
+    const buffer = Buffer.allocUnsafe(CHUNK);
     try {
-      for (let at = 0; at < this.#streamSize;) {
-        const n = readSync(this.#dataFd, buffer, 0, PIECE, at);
-        if (n === 0) break;
-        if (!isZero(buffer.subarray(0, n))) writeSync(to, buffer, 0, n, at);
-        at += n;
+      for (const chunk of this.#kept) {
+        const bytes = buffer.subarray(0, chunkLength(chunks, chunk));
+        if (!data.writable || readSync(this.#dataFd, bytes, 0, bytes.length, chunk * CHUNK) < bytes.length) return;
+        writeWhole(data.fd, bytes, chunk * CHUNK);
       }
     } finally {
-      closeSync(to);
+      closeSync(data.fd);
     }
   }
+}
+
+function writeWhole(fd: number, bytes: Buffer, position: number): void {
+  for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
 }
 
 function isZero(bytes: Buffer): boolean {

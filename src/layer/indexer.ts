@@ -19,15 +19,34 @@ const THREADS_MAX = Math.max(1, availableParallelism());
 const waiting: (() => void)[] = [];
 let running = 0;
 
+async function takeSlot(): Promise<void> {
+  if (running < THREADS_MAX) running++;
+  else await new Promise<void>((resolve) => waiting.push(resolve));
+}
+
+/** The slot goes to who has waited longest, and is counted on. */
+function releaseSlot(): void {
+  const next = waiting.shift();
+  if (next === undefined) running--;
+  else next();
+}
+
 export class Indexer {
   readonly #idle: Worker[] = [];
   #closed = false;
 
   /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
-  async index(job: IndexJob, { onProgress, signal }: IndexCallbacks = {}): Promise<IndexedLayer> {
-    while (running >= THREADS_MAX) await new Promise<void>((resolve) => waiting.push(resolve));
-    signal?.throwIfAborted();
-    running++;
+  async index(job: IndexJob, callbacks: IndexCallbacks = {}): Promise<IndexedLayer> {
+    await takeSlot();
+    try {
+      callbacks.signal?.throwIfAborted();
+      return await this.#indexInThread(job, callbacks);
+    } finally {
+      releaseSlot();
+    }
+  }
+
+  async #indexInThread(job: IndexJob, { onProgress, signal }: IndexCallbacks): Promise<IndexedLayer> {
     const worker = this.#idle.pop() ?? new Worker(new URL('./index-worker.js', import.meta.url));
     let answered = false;
     try {
@@ -41,8 +60,6 @@ export class Indexer {
       else await worker.terminate();
       rmSync(job.temporary, { recursive: true, force: true });
       rmSync(`${job.temporary}.map`, { force: true });
-      running--;
-      waiting.shift()?.();
     }
   }
 

@@ -14,10 +14,10 @@
  *
  * The checksum finds a damaged file; that its bytes are right the chunk digests prove on every fill.
  */
-import { readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import type { Compression, RestartPoint } from '../compress/types.js';
-import { parseDigest, sha256, type Digest } from '../digest/index.js';
+import { createHasher, digestBytes, parseDigest, sha256, type Digest } from '../digest/index.js';
 import { LaminaError, errnoOf } from '../errors.js';
 
 const MAGIC = Buffer.from('LAMMAP01');
@@ -25,6 +25,10 @@ const HEADER = 48;
 const POINT = 40;
 const DIGEST = 32;
 const WINDOW_MAX = 32768;
+/** Bytes: deflate makes at most a little more of what it cannot compress. */
+const PACKED_MAX = 2 * WINDOW_MAX;
+/** Bytes hashed at a time. */
+const PIECE = 1024 * 1024;
 const compressions: readonly Compression[] = ['none', 'gzip', 'zstd'];
 
 export interface MapFacts {
@@ -82,62 +86,70 @@ export function encodeMap(facts: MapFacts, points: readonly PackedPoint[]): Buff
   return [body, sha256(body)];
 }
 
+/** An open map. What grows with the windows stays in the file: they are read one by one when they are wanted. */
 export class LayerMap {
   readonly facts: MapFacts;
   readonly count: number;
-  readonly #bytes: Buffer;
-  readonly #table: number;
+  readonly #fd: number;
+  readonly #path: string;
+  /** The table of restart points. */
+  readonly #table: Buffer;
 
-  private constructor(facts: MapFacts, bytes: Buffer, table: number, count: number) {
+  private constructor(facts: MapFacts, fd: number, path: string, table: Buffer) {
     this.facts = facts;
-    this.#bytes = bytes;
+    this.#fd = fd;
+    this.#path = path;
     this.#table = table;
-    this.count = count;
+    this.count = table.length / POINT;
   }
 
-  /** Throws STORE_CORRUPT; undefined where there is no such file. */
-  static read(path: string): LayerMap | undefined {
-    let bytes: Buffer;
+  /** Throws STORE_CORRUPT; undefined where there is no such file. The caller closes it. */
+  static open(path: string): LayerMap | undefined {
+    let fd: number | undefined;
     try {
-      bytes = readFileSync(path);
+      fd = openSync(path, 'r');
+      return LayerMap.#check(fd, path);
     } catch (e) {
+      if (fd !== undefined) closeSync(fd);
       if (errnoOf(e) === 'ENOENT') return undefined;
-      throw corrupt(path, errnoOf(e) ?? String(e));
-    }
-    try {
-      return LayerMap.decode(bytes);
-    } catch (e) {
-      throw corrupt(path, e instanceof Error ? e.message : String(e));
+      throw e instanceof LaminaError && e.code === 'STORE_CORRUPT' ? e : corrupt(path, String(e));
     }
   }
 
-  /** Throws STORE_CORRUPT. */
-  static decode(bytes: Buffer): LayerMap {
-    const end = bytes.length - DIGEST;
-    if (end < HEADER || !bytes.subarray(0, 8).equals(MAGIC)) throw corrupt('a map', 'it is not a map file');
-    if (!sha256(bytes.subarray(0, end)).equals(bytes.subarray(end)))
-      throw corrupt('a map', 'its checksum does not match');
-    const diffIdEnd = HEADER + bytes.readUInt8(9);
-    const blobEnd = diffIdEnd + bytes.readUInt8(10);
-    const notesEnd = blobEnd + bytes.readUInt32LE(36);
-    const table = Math.ceil(notesEnd / 8) * 8;
-    const count = bytes.readUInt32LE(32);
-    const compression = compressions[bytes.readUInt8(8)];
-    if (compression === undefined || table + count * POINT > end) throw corrupt('a map', 'its sizes are wrong');
-    try {
-      const facts: MapFacts = {
-        compression,
-        diffId: parseDigest(bytes.toString('latin1', HEADER, diffIdEnd)),
-        blob: parseDigest(bytes.toString('latin1', diffIdEnd, blobEnd)),
-        blobSize: Number(bytes.readBigUInt64LE(16)),
-        streamSize: Number(bytes.readBigUInt64LE(24)),
-        kept: Number(bytes.readBigUInt64LE(40)),
-        notes: JSON.parse(bytes.toString('utf8', blobEnd, notesEnd)) as string[],
-      };
-      return new LayerMap(facts, bytes, table, count);
-    } catch {
-      throw corrupt('a map', 'its digests or notes are damaged');
-    }
+  /** What a map says, apart from its points. Throws STORE_CORRUPT; undefined where there is no such file. */
+  static describe(path: string): { readonly facts: MapFacts; readonly count: number } | undefined {
+    const map = LayerMap.open(path);
+    map?.close();
+    return map;
+  }
+
+  static #check(fd: number, path: string): LayerMap {
+    const end = fstatSync(fd).size - DIGEST;
+    const header = readAt(fd, 0, HEADER);
+    if (end < HEADER || !header.subarray(0, 8).equals(MAGIC)) throw corrupt(path, 'it is not a map file');
+    if (!hashOf(fd, end).equals(readAt(fd, end, DIGEST))) throw corrupt(path, 'its checksum does not match');
+    const diffIdEnd = header.readUInt8(9);
+    const blobEnd = diffIdEnd + header.readUInt8(10);
+    const notesEnd = blobEnd + header.readUInt32LE(36);
+    const table = Math.ceil((HEADER + notesEnd) / 8) * 8;
+    const count = header.readUInt32LE(32);
+    const compression = compressions[header.readUInt8(8)];
+    if (compression === undefined || table + count * POINT > end) throw corrupt(path, 'its sizes are wrong');
+    const names = readAt(fd, HEADER, notesEnd);
+    const facts: MapFacts = {
+      compression,
+      diffId: parseDigest(names.toString('latin1', 0, diffIdEnd)),
+      blob: parseDigest(names.toString('latin1', diffIdEnd, blobEnd)),
+      blobSize: Number(header.readBigUInt64LE(16)),
+      streamSize: Number(header.readBigUInt64LE(24)),
+      kept: Number(header.readBigUInt64LE(40)),
+      notes: JSON.parse(names.toString('utf8', blobEnd, notesEnd)) as string[],
+    };
+    return new LayerMap(facts, fd, path, readAt(fd, table, count * POINT));
+  }
+
+  close(): void {
+    closeSync(this.#fd);
   }
 
   /** Index of the last point at or before byte `output` of the stream; -1 where there is none. */
@@ -155,18 +167,19 @@ export class LayerMap {
   /** Bytes of the stream before point `index`; the whole stream's for the point after the last. */
   output(index: number): number {
     if (index >= this.count) return this.facts.streamSize;
-    return Number(this.#bytes.readBigUInt64LE(this.#table + index * POINT + 8));
+    return Number(this.#table.readBigUInt64LE(index * POINT + 8));
   }
 
   /** Throws STORE_CORRUPT. */
   point(index: number): RestartPoint {
-    const at = this.#table + index * POINT;
-    const b = this.#bytes;
+    const at = index * POINT;
+    const b = this.#table;
     const offset = Number(b.readBigUInt64LE(at + 16));
-    const packed = b.subarray(offset, offset + b.readUInt32LE(at + 24));
+    if (!Number.isSafeInteger(offset)) throw corrupt(this.#path, 'a window is damaged');
+    const packed = readAt(this.#fd, offset, Math.min(b.readUInt32LE(at + 24), PACKED_MAX));
     const windowLength = Math.min(b.readUInt32LE(at + 28), WINDOW_MAX);
     const window = windowLength === 0 ? packed : unpacked(packed);
-    if (window.length !== windowLength) throw corrupt('a map', 'a window is damaged');
+    if (window?.length !== windowLength) throw corrupt(this.#path, 'a window is damaged');
     return {
       input: Number(b.readBigUInt64LE(at)),
       output: Number(b.readBigUInt64LE(at + 8)),
@@ -177,12 +190,31 @@ export class LayerMap {
   }
 }
 
-function unpacked(window: Buffer): Buffer {
+/** Undefined where it is damaged. */
+function unpacked(window: Buffer): Buffer | undefined {
   try {
     return inflateRawSync(window, { maxOutputLength: WINDOW_MAX });
   } catch {
-    throw corrupt('a map', 'a window is damaged');
+    return undefined;
   }
+}
+
+/** Exactly `length` bytes, or fewer at the end of the file. */
+function readAt(fd: number, position: number, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  let done = 0;
+  while (done < length) {
+    const n = readSync(fd, bytes, done, length - done, position + done);
+    if (n === 0) break;
+    done += n;
+  }
+  return bytes.subarray(0, done);
+}
+
+function hashOf(fd: number, end: number): Buffer {
+  const hasher = createHasher();
+  for (let at = 0; at < end; at += PIECE) hasher.update(readAt(fd, at, Math.min(PIECE, end - at)));
+  return digestBytes(hasher.digest());
 }
 
 function corrupt(path: string, why: string): LaminaError {

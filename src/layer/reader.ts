@@ -32,6 +32,12 @@ export interface ChunkReaderOptions {
   readonly onHeal?: ((offset: number, got: string) => void) | undefined;
 }
 
+/**
+ * Chunks that begin further than this from the restart point before them would be slow to come by again: `data` gets them
+ * when the layer is indexed.
+ */
+export const KEEP_AFTER = 4 * 1024 * 1024;
+
 const DIGEST = 32;
 const ZEROS = Buffer.alloc(CHUNK);
 const ZERO_DIGEST = sha256(ZEROS);
@@ -72,22 +78,21 @@ export class ChunkReader {
   /** A blob that is gone is no failure until its bytes are needed. Throws STORE_CORRUPT, IO. */
   static open(options: ChunkReaderOptions): ChunkReader {
     const chunks = readChunks(join(options.directory, 'chunks'));
-    const map = LayerMap.read(options.mapPath);
+    const map = LayerMap.open(options.mapPath);
     if (map === undefined) throw new LaminaError('STORE_CORRUPT', `${options.mapPath} is gone from the store`);
-    const data = openData(join(options.directory, 'data'));
-    let blob: RandomAccessBlob | undefined;
+    let data: ReturnType<typeof openData> | undefined;
     try {
-      blob = openBlob(options.blob);
+      data = openData(join(options.directory, 'data'));
+      return new ChunkReader(options, chunks, map, openIfThere(options.blob), data);
     } catch (e) {
-      if (!(e instanceof LaminaError) || e.code !== 'BLOB_MISSING') {
-        closeSync(data.fd);
-        throw e;
-      }
+      map.close();
+      if (data !== undefined) closeSync(data.fd);
+      throw e;
     }
-    return new ChunkReader(options, chunks, map, blob, data);
   }
 
   close(): void {
+    this.#map.close();
     this.#blob?.close();
     closeSync(this.#dataFd);
   }
@@ -180,9 +185,12 @@ export class ChunkReader {
   /** Brings chunk `wanted` from the source into `buffer`, and its neighbours of the same span into the data file. */
   #fill(wanted: number, buffer: Buffer): void {
     if (wanted * CHUNK >= this.#chunks.streamSize) {
-      this.#assemble(wanted, buffer);
-      if (!this.#matches(wanted, buffer)) throw this.#mismatch(wanted, this.#got);
-      this.#store(wanted, buffer);
+      // Not in `buffer`: that may be the scratch buffer, which reading the pieces uses.
+      const assembled = Buffer.allocUnsafe(buffer.length);
+      this.#assemble(wanted, assembled);
+      if (!this.#matches(wanted, assembled)) throw this.#mismatch(wanted, this.#got);
+      this.#store(wanted, assembled);
+      assembled.copy(buffer);
       return;
     }
     const cached = this.#got;
@@ -209,8 +217,10 @@ export class ChunkReader {
     if (!plain && index < 0) return this.#mismatch(wanted, 'no restart point');
     const start = plain ? wanted * CHUNK : this.#map.output(index);
     const first = Math.ceil(start / CHUNK);
-    // Every chunk that begins in the span, the last one beyond its end.
-    const beyond = plain ? first + 1 : Math.max(Math.ceil(this.#map.output(index + 1) / CHUNK), wanted + 1);
+    // Every chunk that begins in the span and was not kept; those that were too, once one of them is lost.
+    const next = plain ? start : this.#map.output(index + 1);
+    const end = wanted * CHUNK < start + KEEP_AFTER ? Math.min(next, start + KEEP_AFTER) : next;
+    const beyond = Math.max(Math.ceil(end / CHUNK), wanted + 1);
     const length = Math.min(beyond * CHUNK, streamSize) - start;
     const span = new SpanChunks(start, first, streamSize, (chunk, bytes) => {
       const right = this.#matches(chunk, bytes);
@@ -326,7 +336,19 @@ class SpanChunks {
   }
 }
 
-function openData(path: string): { fd: number; writable: boolean } {
+/** A layer's `data` file, made when it is not there. Throws what Node throws. */
+export /** Undefined where the blob is gone. */
+function openIfThere(location: BlobLocation): RandomAccessBlob | undefined {
+  try {
+    return openBlob(location);
+  } catch (e) {
+    if (e instanceof LaminaError && e.code === 'BLOB_MISSING') return undefined;
+    throw e;
+  }
+}
+
+/** A data file, to be written where that is possible. */
+export function openData(path: string): { fd: number; writable: boolean } {
   try {
     return { fd: openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600), writable: true };
   } catch (e) {

@@ -5,7 +5,7 @@
  * archive they stand (image-spec layer.md, "Whiteouts").
  */
 import { LaminaError } from '../errors.js';
-import { DEPTH_MAX, cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
+import { DEPTH_MAX, WHITEOUT, cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { LayerView } from '../source/image.js';
 import type { EntryType, TarEntry } from '../tar/entry.js';
@@ -15,17 +15,16 @@ import { Appendix } from './extents.js';
 import { viewed } from './view.js';
 import { keptXattrs } from './xattr-policy.js';
 
-const WHITEOUT = '.wh.';
 /** What AUFS kept for itself; only the opaque marker of it has a meaning in images. */
 const META = '.wh..wh.';
 const OPAQUE = '.wh..wh..opq';
 
 const NAME_MAX = 255;
 const TARGET_MAX = 4095;
-/** Inodes of one layer: some 400 bytes each while the tree is built. */
+/** Inodes and whiteouts of one layer: some 400 bytes each while the tree is built. */
 const INODES_MAX = 8_000_000;
-/** Bytes of names, link targets and xattr values of one layer, all of which are in memory while the tree is built. */
-const METADATA_MAX = 1024 ** 3;
+/** Bytes of the names, link targets and attributes of one layer: in the compressed layer they may be a thousandth. */
+const TEXT_MAX = 1024 * 1024 * 1024;
 
 const typeBits: Readonly<Record<Exclude<EntryType, 'hardlink'>, number>> = {
   file: S_IFREG,
@@ -51,12 +50,11 @@ export class TreeBuilder {
   readonly #appendix = new Appendix();
   readonly #whiteouts: Whiteout[] = [];
   /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
-  readonly #hidden: { readonly parent: Inode; readonly name: string }[] = [];
+  readonly #hidden = new Map<Inode, Set<string>>();
   /** Directories that took the place of something else in this layer. */
   readonly #replacing = new Set<Inode>();
   #inodes = 1;
-  /** Bytes. */
-  #metadata = 0;
+  #text = 0;
 
   constructor(notes: Notes, view?: LayerView) {
     this.#notes = notes;
@@ -67,18 +65,17 @@ export class TreeBuilder {
   add(found: TarEntry): void {
     const entry = this.#view === undefined ? found : viewed(found, this.#view);
     if (entry === undefined) return;
+    this.#countText(entry);
     const { components, escapes } = cleanPath(entry.name);
-    if (escapes) this.#notes.add('a name points above the root and is taken below it', entry.name);
     if (components.length > DEPTH_MAX) {
       throw new LaminaError('LIMIT_EXCEEDED', `A path of more than ${DEPTH_MAX} components: ${printable(entry.name)}`);
     }
-    // A part of a name keeps the whole of it in memory.
-    this.#keep(entry.name.length + entry.linkName.length);
+    if (escapes) this.#notes.add('a name points above the root and is taken below it', entry.name);
     const name = components.pop();
     if (name === undefined) this.#addRoot(entry);
     else if (this.#isAci) this.#addEntry(entry, components, name);
     else if (name.startsWith(WHITEOUT) && !name.startsWith(META)) this.#addWhiteout(entry, components, name);
-    else if (name === OPAQUE) this.#bound(this.#whiteouts.push({ path: components, opaque: true }));
+    else if (name === OPAQUE) this.#queueWhiteout({ path: components, opaque: true });
     else this.#addEntry(entry, components, name);
   }
 
@@ -89,7 +86,7 @@ export class TreeBuilder {
 
   /** The appendix will begin at byte `appendixStart` of the address space. The builder must not be used again. */
   finish(appendixStart: number): { root: Inode; appendix: Appendix } {
-    for (const { parent, name } of this.#hidden) parent.children?.delete(name);
+    for (const [parent, names] of this.#hidden) for (const name of names) parent.children?.delete(name);
     this.#placeWhiteouts();
     for (const inode of this.#replacing) (inode.xattrs ??= new Map()).set(marker.whiteout, YES);
     this.#markImplied();
@@ -112,7 +109,12 @@ export class TreeBuilder {
       });
     }
     if (entry.type !== 'file' || entry.size > 0) this.#notes.add('a whiteout is not an empty file', entry.name);
-    this.#bound(this.#whiteouts.push({ path: [...parents, target], opaque: false }));
+    this.#queueWhiteout({ path: [...parents, target], opaque: false });
+  }
+
+  #queueWhiteout(whiteout: Whiteout): void {
+    this.#countInode();
+    this.#whiteouts.push(whiteout);
   }
 
   #addEntry(entry: TarEntry, parents: readonly string[], name: string): void {
@@ -145,47 +147,48 @@ export class TreeBuilder {
 
   #put(parent: Inode, name: string, inode: Inode): void {
     parent.children?.set(name, inode);
-    this.#bound(++this.#inodes);
+    this.#countInode();
   }
 
-  #bound(count: number): void {
-    if (count <= INODES_MAX) return;
-    throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files and directories`);
+  #countInode(): void {
+    if (++this.#inodes > INODES_MAX) {
+      throw new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${INODES_MAX} files, directories and whiteouts`);
+    }
   }
 
-  #keep(bytes: number): void {
-    this.#metadata += bytes;
-    if (this.#metadata <= METADATA_MAX) return;
-    throw new LaminaError(
-      'LIMIT_EXCEEDED',
-      `The names and extended attributes of the layer are more than ${METADATA_MAX} bytes`,
-    );
+  /** All of a name counts: a part of it that is kept may hold the whole string in memory. */
+  #countText({ name, linkName, xattrs }: TarEntry): void {
+    this.#text += name.length + linkName.length;
+    for (const value of xattrs.values()) this.#text += value.length;
+    if (this.#text > TEXT_MAX) {
+      throw new LaminaError(
+        'LIMIT_EXCEEDED',
+        `The layer has more than ${TEXT_MAX} bytes of names, link targets and attributes`,
+      );
+    }
   }
 
   #directory(components: readonly string[], about: string): Inode {
     for (const name of components) this.#checkName(name, about);
     const directory = resolveDirectory(this.#root, components, {
       follow: true,
-      make: (replaced) => {
-        this.#bound(++this.#inodes);
+      make: (replaced, parent, name) => {
+        this.#countInode();
+        // Below a name that starts like a whiteout nothing can be seen, though a symlink may lead there.
+        if (name.startsWith(WHITEOUT) && !this.#isAci) this.#hide(parent, name, about);
         const made = impliedDirectory();
         if (replaced !== undefined) this.#replaces(replaced, made);
         return made;
       },
     });
-    if (this.#isAci) return directory ?? this.#root;
-    // Below a name that starts like a whiteout nothing can be seen.
-    const hidden = components.findIndex((name) => name.startsWith(WHITEOUT));
-    if (hidden >= 0) {
-      const above = resolveDirectory(this.#root, components.slice(0, hidden), { follow: true });
-      if (above !== undefined) this.#hide(above, components[hidden] ?? '', about);
-    }
     return directory ?? this.#root;
   }
 
   #hide(parent: Inode, name: string, about: string): void {
     this.#notes.add('an entry at or below a name that starts with .wh. is hidden', about);
-    this.#bound(this.#hidden.push({ parent, name }));
+    const names = this.#hidden.get(parent);
+    if (names === undefined) this.#hidden.set(parent, new Set([name]));
+    else names.add(name);
   }
 
   #checkName(name: string, about: string): void {
@@ -241,26 +244,22 @@ export class TreeBuilder {
     inode.mtimeNsec = entry.mtimeNsec;
     if (inode.order === 0) inode.order = entry.order;
     const xattrs = keptXattrs(entry.xattrs, inode.mode, path, this.#notes);
-    if (xattrs === undefined) {
-      delete inode.xattrs;
-      return;
-    }
-    for (const [name, value] of xattrs) this.#keep(name.length + value.length);
-    inode.xattrs = xattrs;
+    if (xattrs === undefined) delete inode.xattrs;
+    else inode.xattrs = xattrs;
   }
 
   /**
    * The inode that a hard link gives a further name: one of this layer where it comes before the link, else a
    * placeholder for the merge, which knows the layers below. The link's own attributes do not count.
    */
-  #hardlink(entry: TarEntry, at: Inode, name: string): Inode {
+  #hardlink(entry: TarEntry, linkParent: Inode, linkName: string): Inode {
     const { components } = cleanPath(entry.linkName);
     const last = components.pop();
     if (last === undefined) throw linkInvalid(entry, 'its target is the root');
     const parent = resolveDirectory(this.#root, components, { follow: true });
+    if (parent === linkParent && last === linkName) throw linkInvalid(entry, 'it is a link to itself');
     const target = parent?.children?.get(last);
     if (target !== undefined) {
-      if (parent === at && last === name) throw linkInvalid(entry, 'it is a link to itself');
       if (!isDirectory(target)) return target;
       if (target.order !== 0) throw linkInvalid(entry, 'its target is a directory');
     }

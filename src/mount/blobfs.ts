@@ -27,7 +27,8 @@ export class BlobFs implements FileSystem {
   }
 
   lookup(parent: number, bytes: Uint8Array, start: number, end: number): number {
-    if (bytes[start] === 0x2e) return ROOT_NODE;
+    const dots = dotsOf(bytes, start, end);
+    if (dots > 0) return dots === 1 ? parent : ROOT_NODE;
     const slot = slotOf(bytes, start, end);
     if (parent !== ROOT_NODE || slot < FIRST_SLOT || !this.#layers.has(slot)) {
       // Not cached as absent: the slot may be given to a layer later.
@@ -86,6 +87,13 @@ export class BlobFs implements FileSystem {
   statfs(): StatFs {
     return { blocks: 0, files: 0 };
   }
+}
+
+/** 1 for ".", 2 for ".." (the kernel asks for them to open a file by its handle), 0 for every other name. */
+function dotsOf(bytes: Uint8Array, start: number, end: number): number {
+  const length = end - start;
+  if (length > 2 || bytes[start] !== 0x2e || bytes[end - 1] !== 0x2e) return 0;
+  return length;
 }
 
 /** A canonical decimal number, or 0. */

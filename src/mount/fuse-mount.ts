@@ -28,7 +28,7 @@ export function openFuseMount({ target, source, subtype, allowOther, flags = [] 
   } catch (e) {
     throw new LaminaError('FUSE_UNAVAILABLE', `Cannot open /dev/fuse: ${errnoOf(e) ?? String(e)}`, {
       cause: e,
-      hint: 'Load the fuse module (modprobe fuse), or give the container the device (--device /dev/fuse); `lamina doctor` says more.',
+      hint: openHint(errnoOf(e)),
     });
   }
   const options = ['rootmode=40000', 'user_id=0', 'group_id=0', 'default_permissions', `max_read=${MAX_READ}`];
@@ -49,5 +49,17 @@ export function openFuseMount({ target, source, subtype, allowOther, flags = [] 
       cause: e,
       hint: errnoOf(e) === 'EPERM' ? 'Mounting needs root (CAP_SYS_ADMIN).' : undefined,
     });
+  }
+}
+
+/** What helps where /dev/fuse cannot be opened. */
+export function openHint(code: string | undefined): string {
+  switch (code) {
+    case 'EACCES':
+      return 'Mounting needs root, or permission to read and write /dev/fuse; `lamina doctor` says more.';
+    case 'EPERM':
+      return 'The container may not use the device: give it (--device /dev/fuse); `lamina doctor` says more.';
+    default:
+      return 'Load the fuse module (modprobe fuse), or give the container the device (--device /dev/fuse); `lamina doctor` says more.';
   }
 }

@@ -31,7 +31,7 @@ export interface LayerReadersOptions {
   readonly onHeal?: (layer: LayerSource, offset: number, got: string) => void;
 }
 
-/** Open readers, each with two or three descriptors and a mapping; the least used beyond this are closed. */
+/** Open readers, each with two or three descriptors and a mapping; the earliest opened beyond this are closed. */
 const OPEN_MAX = 256;
 
 export class LayerReaders {
@@ -80,6 +80,17 @@ export class LayerReaders {
     else if (!reader.readCached(position, within, into, at)) return false;
     this.#options.counters?.add(slot, within, counters.verified - verified, counters.filled - filled);
     return true;
+  }
+
+  /** Closes the readers of layers that no mount of this daemon uses; they open again when they are read after all. */
+  rest(slots: readonly number[]): void {
+    for (const slot of slots) this.#close(slot);
+  }
+
+  /** Forgets layers that nothing can ask for any more. */
+  forget(slots: readonly number[]): void {
+    this.rest(slots);
+    for (const slot of slots) this.#sources.delete(slot);
   }
 
   close(): void {

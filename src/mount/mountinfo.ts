@@ -39,6 +39,17 @@ export function mountAt(mountpoint: string, mounts: readonly MountInfo[] = readM
   return mounts.findLast((m) => m.mountpoint === mountpoint);
 }
 
+/** The mount that a real path lies in. */
+export function mountOf(path: string, mounts: readonly MountInfo[]): MountInfo | undefined {
+  let found: MountInfo | undefined;
+  for (const mount of mounts) {
+    const { mountpoint } = mount;
+    const holds = path === mountpoint || path.startsWith(mountpoint === '/' ? '/' : `${mountpoint}/`);
+    if (holds && mountpoint.length >= (found?.mountpoint.length ?? 0)) found = mount;
+  }
+  return found;
+}
+
 /** A FUSE mount whose connection has ended: every access fails with ENOTCONN. Asks the file system, so it can wait. */
 export async function isDead(mountpoint: string): Promise<boolean> {
   try {

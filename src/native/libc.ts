@@ -255,7 +255,7 @@ export const errno = {
 } as const;
 
 const EPOLL_CLOEXEC = 0o2000000;
-const EPOLL_CTL = { add: 1, del: 2 } as const;
+const EPOLL_CTL = { add: 1, del: 2, mod: 3 } as const;
 const EPOLLIN = 1;
 const EPOLLET = 1 << 31;
 // struct epoll_event is packed on x86-64 only (sys/epoll.h): u32 events, then u64 data at 4 or at 8.
@@ -269,10 +269,19 @@ export function epollCreate(): number {
 
 /** `data` comes back from {@link EpollWaiter.wait}; 0 to 2^32 - 1. Level-triggered: every waiter; edge: one a change. */
 export function epollAdd(epoll: number, fd: number, data: number, trigger: 'level' | 'edge'): void {
+  check('epoll_ctl', libc().epollCtl(epoll, EPOLL_CTL.add, fd, epollEvent(data, trigger)));
+}
+
+/** Makes an edge-triggered descriptor that is ready an event again, behind those that wait. None where it was removed. */
+export function epollRearm(epoll: number, fd: number, data: number): void {
+  libc().epollCtl(epoll, EPOLL_CTL.mod, fd, epollEvent(data, 'edge'));
+}
+
+function epollEvent(data: number, trigger: 'level' | 'edge'): Buffer {
   const event = Buffer.alloc(EPOLL_EVENT_SIZE);
   event.writeInt32LE(EPOLLIN | (trigger === 'edge' ? EPOLLET : 0), 0);
   event.writeUInt32LE(data, EPOLL_DATA_AT);
-  check('epoll_ctl', libc().epollCtl(epoll, EPOLL_CTL.add, fd, event));
+  return event;
 }
 
 export function epollRemove(epoll: number, fd: number): void {
@@ -289,9 +298,9 @@ export class EpollWaiter {
     this.#epoll = epoll;
   }
 
-  /** The `data` of one ready descriptor, or -1 when the wait was interrupted. */
-  wait(): number {
-    const n = this.#wait(this.#epoll, this.#event, 1, -1);
+  /** The `data` of one ready descriptor, or -1 when the wait was interrupted or took that long. */
+  wait(milliseconds: number): number {
+    const n = this.#wait(this.#epoll, this.#event, 1, milliseconds);
     return n === 1 ? this.#event.readUInt32LE(EPOLL_DATA_AT) : -1;
   }
 }

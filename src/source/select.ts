@@ -182,9 +182,9 @@ class Walk {
   }
 }
 
-/** The manifests of a layout, in the order of its indexes. */
+/** The manifests of a layout, in the order of its indexes, each once. */
 export function allManifests(layout: Layout): Descriptor[] {
-  const entries = [...new Walk(layout).entries(topLevel(layout))];
+  const entries = distinct([...new Walk(layout).entries(topLevel(layout))]);
   return entries.map(({ descriptor }) => descriptor).filter(({ mediaType }) => isManifestType(mediaType));
 }
 

@@ -4,7 +4,7 @@
  * `tar/reader.ts`, whose comments say why.
  */
 import { LaminaError } from '../errors.js';
-import { BLOCK, cString, isZeroBlock, parseHeader } from '../tar/header.js';
+import { BLOCK, isZeroBlock, longText, parseHeader } from '../tar/header.js';
 import { META_LIMIT, PaxRecords } from '../tar/pax.js';
 import { GNU_EXTENSION, GNU_SEGMENTS, paxSparseVersion } from '../tar/sparse.js';
 import type { RandomAccessBlob } from './blob.js';
@@ -64,8 +64,8 @@ export function* tarMembers(blob: RandomAccessBlob): Generator<TarMember> {
       case 'L':
       case 'K': {
         const body = readBody(blob, at, header.size, offset);
-        if (flag === 'L') longName = cString(body, 0, body.length);
-        else if (flag === 'K') longLink = cString(body, 0, body.length);
+        if (flag === 'L') longName = longText(body);
+        else if (flag === 'K') longLink = longText(body);
         else records = new PaxRecords(body, at);
         at += padded(header.size);
         break;

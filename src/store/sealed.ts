@@ -3,7 +3,7 @@
  * a bit that flips in an owner or a size is found before the tree is used, as one in a file's data is.
  */
 import { readFileSync } from 'node:fs';
-import { createHasher, sha256 } from '../digest/index.js';
+import { createHasher, digestBytes, sha256 } from '../digest/index.js';
 import { LaminaError, errnoOf } from '../errors.js';
 
 const SEAL = 32;
@@ -15,7 +15,7 @@ export function seal(parts: readonly Buffer[]): Buffer[] {
   const padding = Buffer.alloc(BLOCK - SEAL);
   const hasher = createHasher();
   for (const part of [...parts, padding]) hasher.update(part);
-  return [...parts, padding, Buffer.from(hasher.digest().slice('sha256:'.length), 'hex')];
+  return [...parts, padding, digestBytes(hasher.digest())];
 }
 
 /** What was sealed, whole. Throws STORE_CORRUPT. */

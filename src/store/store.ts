@@ -6,19 +6,22 @@
  *     layers/sha256-DIFFID/   tree.erofs, chunks, data; with -VIEW behind the name, of another tree of the same tar
  *     maps/sha256-BLOB        how a blob yields its layer
  *     images/HEX.erofs        merged trees
- *     tmp/PID-N               what is being made; of dead processes it is removed
+ *     tmp/PROCESS-RANDOM      what is being made; of dead processes it is removed
  */
 import {
   closeSync,
-  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readdirSync,
+  readlinkSync,
   renameSync,
   rmSync,
+  statSync,
   writevSync,
 } from 'node:fs';
+import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { digestFileName, type Digest } from '../digest/index.js';
 import { errnoOf, toLaminaError } from '../errors.js';
@@ -29,8 +32,6 @@ export function defaultStorePath(env: NodeJS.ProcessEnv = process.env, uid = pro
   if (uid === 0) return '/var/lib/lamina';
   return join(env['XDG_DATA_HOME'] ?? join(env['HOME'] ?? '/', '.local/share'), 'lamina');
 }
-
-let temporaries = 0;
 
 export class Store {
   readonly path: string;
@@ -69,21 +70,49 @@ export class Store {
 
   /** A path that nobody else uses, on the store's file system. */
   temporary(): string {
-    return join(this.path, 'tmp', `${process.pid}-${++temporaries}`);
+    return join(this.path, 'tmp', `${processName()}-${randomBytes(8).toString('hex')}`);
   }
 
   #clearTemporaries(): void {
     const tmp = join(this.path, 'tmp');
     for (const name of readdirSync(tmp)) {
-      const pid = Number.parseInt(name, 10);
-      if (pid === process.pid || isAlive(pid)) continue;
-      rmSync(join(tmp, name), { recursive: true, force: true });
+      const path = join(tmp, name);
+      if (!mayBeInUse(name, path)) rmSync(path, { recursive: true, force: true });
     }
   }
 }
 
-function isAlive(pid: number): boolean {
-  return existsSync(`/proc/${pid}`);
+/** How long what was made in another PID namespace, where nothing can be seen of its maker, is left alone. */
+const FOREIGN_MS = 24 * 60 * 60 * 1000;
+
+/**
+ * PID namespace, PID and start time: a PID alone comes again, in a container that is started anew even at once, and
+ * containers that share a store have the same ones.
+ */
+function processName(): string {
+  return `${pidNamespace()}-${process.pid}-${startTime(process.pid) ?? 0}`;
+}
+
+function mayBeInUse(name: string, path: string): boolean {
+  const [, namespace, pid, started] = /^(\d+)-(\d+)-(\d+)-/.exec(name) ?? [];
+  if (namespace === undefined) return false;
+  if (namespace === pidNamespace()) return startTime(Number(pid)) === started;
+  const changed = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  return Date.now() - changed < FOREIGN_MS;
+}
+
+function pidNamespace(): string {
+  return readlinkSync('/proc/self/ns/pid').replace(/\D/g, '');
+}
+
+/** Of a living process: clock ticks since boot (proc(5), field 22; the second is a name that may hold anything). */
+function startTime(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  } catch {
+    return undefined;
+  }
 }
 
 /** Writes a new file and syncs it. Throws what Node throws. */
@@ -114,15 +143,21 @@ function writeParts(fd: number, parts: readonly Uint8Array[]): void {
   }
 }
 
-/** Gives a finished temporary its name for good. A directory that is there already stays: it holds the same. */
-export function publish(temporary: string, path: string): void {
+/**
+ * Gives a finished temporary its name for good. A directory that is there already stays: it holds the same; the answer is
+ * false then.
+ */
+export function publish(temporary: string, path: string): boolean {
+  let done = true;
   try {
     renameSync(temporary, path);
   } catch (e) {
     if (errnoOf(e) !== 'ENOTEMPTY' && errnoOf(e) !== 'EEXIST') throw e;
     rmSync(temporary, { recursive: true, force: true });
+    done = false;
   }
   syncDirectory(dirname(path));
+  return done;
 }
 
 export function syncDirectory(path: string): void {

@@ -128,11 +128,16 @@ function misplacedPrefix(bytes: Buffer, at: number): string {
 }
 
 /** The bytes up to the first NUL, or all of them. */
-export function cString(bytes: Buffer, at: number, length: number): string {
+function cString(bytes: Buffer, at: number, length: number): string {
   const end = at + length;
   let to = at;
   while (to < end && bytes[to] !== 0) to++;
   return bytes.toString('latin1', at, to);
+}
+
+/** What the body of a GNU 'L' or 'K' entry says; undefined where it is empty, which means: as the header says. */
+export function longText(body: Buffer): string | undefined {
+  return cString(body, 0, body.length) || undefined;
 }
 
 /**

@@ -11,7 +11,7 @@
  */
 import { LaminaError } from '../errors.js';
 import type { DataRun, EntryType, TarEntry } from './entry.js';
-import { BLOCK, cString, isZeroBlock, parseHeader, parseNumber, type TarHeader } from './header.js';
+import { BLOCK, isZeroBlock, longText, parseHeader, parseNumber, type TarHeader } from './header.js';
 import { Notes } from './notes.js';
 import { META_LIMIT, PaxRecords } from './pax.js';
 import {
@@ -234,8 +234,8 @@ export class TarReader {
 
   #meta(flag: string, body: Buffer, offset: number): void {
     if (flag === 'x') this.#records = new PaxRecords(body, offset + BLOCK);
-    else if (flag === 'L') this.#longName = cString(body, 0, body.length);
-    else this.#longLink = cString(body, 0, body.length);
+    else if (flag === 'L') this.#longName = longText(body);
+    else this.#longLink = longText(body);
   }
 
   #file(header: TarHeader, rawFlag: string, bytes: Buffer, at: number, offset: number): void {

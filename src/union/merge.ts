@@ -12,7 +12,7 @@
  * `lib -> usr/lib` is `usr/lib/x`. "overlay" does what engines on overlayfs show: a directory `lib` replaces the link.
  */
 import { LaminaError } from '../errors.js';
-import { impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
+import { WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
 import { isWhiteout, marker, type Inode } from '../erofs/tree.js';
 import { printable } from '../tar/notes.js';
 
@@ -49,7 +49,7 @@ export interface MergeObserver {
 
 /**
  * Merges; layer N's extents get device N. The layers' inodes become the image's: they must not be used again.
- * Throws LINK_INVALID, PATH_LOOP.
+ * Throws LINK_INVALID, PATH_LOOP, LIMIT_EXCEEDED.
  */
 export function mergeLayers(layers: readonly Inode[], compat: Compat, observer?: MergeObserver): Inode {
   const merge = new Merge(compat === 'spec', observer);
@@ -66,6 +66,8 @@ class Merge {
   readonly #observer: MergeObserver | undefined;
   /** Changes when a directory or symlink is replaced: places found before may be wrong then. */
   #epoch = 0;
+  /** What a symlink to a name like a whiteout's has made; taken out when the layer is done. */
+  readonly #hidden: { readonly parent: Inode; readonly name: string }[] = [];
 
   constructor(follow: boolean, observer: MergeObserver | undefined) {
     this.#follow = follow;
@@ -84,7 +86,7 @@ class Merge {
     const deferred: Place[] = [];
     for (const entry of entries) if (!this.#put(entry, device)) deferred.push(entry);
     this.#putDeferred(deferred, device);
-    for (const { inode } of entries) inode.order = 0;
+    for (const { parent, name } of this.#hidden.splice(0)) parent.children?.delete(name);
   }
 
   /** Hard links whose target came later; that may be such a link itself. */
@@ -216,6 +218,7 @@ class Merge {
 
   #resolve(place: Place): Inode {
     const make = (replaced: Inode | undefined, parent: Inode, name: string): Inode => {
+      if (name.startsWith(WHITEOUT)) this.#hidden.push({ parent, name });
       if (replaced !== undefined && isSymlink(replaced)) this.#epoch++;
       const directory = impliedDirectory();
       this.#observer?.place(parent, name, directory, replaced, true);
@@ -300,8 +303,10 @@ function withoutMarkers(xattrs: Inode['xattrs']): Inode['xattrs'] {
   return kept.size === 0 ? undefined : kept;
 }
 
-/** Makes a layer's inode the image's. One with 100,000 names comes here as often: only the first time is work. */
+/** Makes a layer's inode the image's. One with several names comes here several times; then its order is 0 already. */
 function adopt(inode: Inode, device: number): void {
+  if (inode.order === 0) return;
+  inode.order = 0;
   const xattrs = withoutMarkers(inode.xattrs);
   if (xattrs === undefined) delete inode.xattrs;
   else inode.xattrs = xattrs;

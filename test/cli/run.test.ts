@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { killDaemon } from '../../scripts/leftovers.js';
+import { findExecutable } from '../../src/cli/runtime.js';
 import type { MountStatus } from '../../src/daemon/protocol.js';
 import { cliPath, lamina, runCommand, type CliOptions, type CliResult } from '../support/cli.js';
 import { until } from '../support/daemon.js';
@@ -223,4 +224,17 @@ t.test('bundle', async (t) => {
   t.strictSame(readdirSync(bundle), ['rootfs'], 'nothing is left of what failed');
   t.equal((await onPlace(['bundle', '--remove', 'b'])).code, 1, 'what is no bundle of ours stays');
   await clean();
+});
+
+t.test('a runtime is never taken from the working directory', async (t) => {
+  const directory = tempDir(t);
+  writeFileSync(join(directory, 'some-runtime'), '#!/bin/sh\n', { mode: 0o755 });
+  const before = process.cwd();
+  process.chdir(directory);
+  t.teardown(() => process.chdir(before));
+  for (const PATH of [undefined, '', ':', `/nowhere:`, '.']) {
+    t.equal(findExecutable('some-runtime', PATH === undefined ? {} : { PATH }), undefined, `PATH=${PATH}`);
+  }
+  t.equal(findExecutable('some-runtime', { PATH: directory }), join(directory, 'some-runtime'));
+  t.equal(findExecutable('./some-runtime', {}), './some-runtime', 'but where it is asked for');
 });

@@ -142,7 +142,7 @@ async function mergedInProcess(c: Case, store: Store): Promise<Outcome> {
   return attempt(async () => {
     const image = await resolveImage(parseReference(reference(c), '/'));
     const prepared = await prepare(image, store, c.compat ?? 'spec');
-    const notes = prepared.layers.flatMap(({ mapPath }) => LayerMap.read(mapPath)?.facts.notes ?? []);
+    const notes = prepared.layers.flatMap(({ mapPath }) => LayerMap.describe(mapPath)?.facts.notes ?? []);
     const tree = ImageTree.open(prepared);
     try {
       return { nodes: nodesOfTree(tree), notes };

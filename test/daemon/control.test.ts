@@ -4,12 +4,14 @@ import { connect as connectSocket } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { DaemonClient } from '../../src/daemon/client.js';
+import { Control } from '../../src/daemon/control.js';
 import { ensureDaemon } from '../../src/daemon/launch.js';
+import { createLogger } from '../../src/daemon/log.js';
 import { defaultRunDir, RunDir } from '../../src/daemon/run-dir.js';
 import { packageVersion } from '../../src/daemon/version.js';
 import { startDaemon } from '../support/daemon.js';
 import { tempDir } from '../support/tmp.js';
-import { failure } from './fixture.js';
+import { failure } from '../support/failure.js';
 
 t.test('requests are taken strictly', async (t) => {
   const daemon = await startDaemon(t);
@@ -123,4 +125,38 @@ t.test('a daemon that cannot start is given up with what it says', async (t) => 
   t.equal(error.code, 'DAEMON_FAILED');
   t.match(error.message, /Cannot use the store .*store\/below/);
   t.match(error.hint ?? '', join(run, 'log'));
+});
+
+t.test('the number of a dead daemon that is another process by now is no daemon', async (t) => {
+  const { run } = placeOf(t);
+  new RunDir(run).create();
+  await writeFile(join(run, 'lock'), `${process.pid}\n`);
+  t.equal(await DaemonClient.connect(run), undefined);
+});
+
+t.test('a stop whose client does not wait for the answer ends the daemon all the same', async (t) => {
+  const socket = join(tempDir(t), 'control.sock');
+  let letGo = (): void => undefined;
+  const unmounted = new Promise<void>((resolve) => (letGo = resolve));
+  const unused = (): Promise<never> => Promise.reject(new Error('not asked for'));
+  let begun = (): void => undefined;
+  const stopping = new Promise<void>((resolve) => (begun = resolve));
+  const stopped = new Promise<void>((resolve) => {
+    const stop = (): Promise<void> => {
+      begun();
+      return unmounted;
+    };
+    const handlers = { status: unused, mounts: unused, mount: unused, unmount: unused, stop, stopped: resolve };
+    const control = new Control(handlers, createLogger('test'));
+    t.teardown(() => control.close());
+    void control.listen(socket).then(() => {
+      const client = connectSocket(socket, () => {
+        client.write('POST /v1/stop HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}');
+      });
+      void stopping.then(() => client.destroy());
+      client.once('close', () => setTimeout(letGo, 100));
+    });
+  });
+  await stopped;
+  t.pass('it was told to end');
 });

@@ -10,6 +10,7 @@ import t from 'tap';
 import type { DaemonClient } from '../../src/daemon/client.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { isRoot, skipUnless } from '../support/skip.js';
+import { tempDir } from '../support/tmp.js';
 import { connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, setup, sumOf } from './fixture.js';
 
 const isAlive = (pid: number): boolean => existsSync(`/proc/${pid}`);
@@ -187,4 +188,42 @@ t.test('SIGTERM ends the daemon and its mounts, those in use too', async (t) => 
   await eventually(t, 'both processes end', () => !isAlive(serverPid) && !isAlive(daemon.supervisorPid));
   t.strictSame(mountsOf(daemon), []);
   t.match(daemon.log(), /"code":0,"signal":null,"msg":"the server has stopped"/);
+});
+
+t.test('a server that dies while the supervisor has much to answer takes it not along', async (t) => {
+  if (skipUnless(t, isRoot, 'mounting needs root')) return;
+  const { client, daemon, reference } = await setup(t);
+  await client.mount({ reference, engine: 'fuse' });
+  const { serverPid } = await client.status();
+  process.kill(daemon.supervisorPid, 'SIGSTOP');
+  const mounts = Promise.allSettled(Array.from({ length: 8 }, () => client.mount({ reference, engine: 'fuse' })));
+  const records = async (): Promise<number> => (await readdir(join(daemon.run, 'mounts'))).length;
+  await eventually(t, 'all of them are asked for', async () => (await records()) === 9);
+  await delay(200);
+  process.kill(serverPid, 'SIGKILL');
+  await delay(200);
+  process.kill(daemon.supervisorPid, 'SIGCONT');
+  await mounts;
+  const next = await connect(daemon.run);
+  t.match(await next.status(), { supervisorPid: daemon.supervisorPid, supervised: true, restarts: 1 });
+});
+
+t.test('a log that cannot be written ends nothing', async (t) => {
+  const directory = tempDir(t);
+  const full = await open('/dev/full', 'w');
+  const supervisor = fileURLToPath(new URL('../../src/daemon/supervisor.js', import.meta.url));
+  const runDirectory = join(directory, 'run');
+  const child = spawn(process.execPath, [supervisor, runDirectory, join(directory, 'store')], {
+    stdio: ['ignore', full.fd, full.fd],
+  });
+  t.teardown(() => child.kill('SIGKILL'));
+  await full.close();
+  await eventually(t, 'it answers', () => existsSync(join(runDirectory, 'control.sock')));
+  const client = await connect(runDirectory);
+  const { serverPid } = await client.status();
+  process.kill(serverPid, 'SIGKILL');
+  await eventually(t, 'the server has gone', () => !isAlive(serverPid));
+  const next = await connect(runDirectory);
+  t.match(await next.status(), { restarts: 1, supervised: true });
+  await next.stop();
 });

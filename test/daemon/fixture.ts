@@ -7,7 +7,6 @@ import { promisify } from 'node:util';
 import type { Test } from 'tap';
 import { DaemonClient } from '../../src/daemon/client.js';
 import type { MountStatus } from '../../src/daemon/protocol.js';
-import { LaminaError } from '../../src/errors.js';
 import { readMountInfo, type MountInfo } from '../../src/mount/mountinfo.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { makeLayout } from '../support/images.js';
@@ -78,16 +77,6 @@ export const issue = ({ mountpoint }: Pick<MountStatus, 'mountpoint'>): Promise<
 export async function sumOf(path: string): Promise<string> {
   const { stdout } = await run('sha256sum', [path]);
   return stdout.slice(0, 64);
-}
-
-export async function failure(promise: Promise<unknown>): Promise<LaminaError> {
-  try {
-    await promise;
-  } catch (e) {
-    if (e instanceof LaminaError) return e;
-    throw e;
-  }
-  throw new Error('It did not fail');
 }
 
 /** Fails the test when it does not come true. */

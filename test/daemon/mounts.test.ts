@@ -3,22 +3,11 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, readlink, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import {
-  setup,
-  connect,
-  dropCaches,
-  engines,
-  eventually,
-  failure,
-  issue,
-  mountsOf,
-  randomSum,
-  run,
-  sumOf,
-} from './fixture.js';
+import { setup, connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, sumOf } from './fixture.js';
+import { failure } from '../support/failure.js';
 import { makeLayout } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
@@ -265,4 +254,84 @@ t.test('where the kernel mounts no EROFS from the store’s file system, the fus
   t.strictSame(await readdir(join(daemon.run, 'lower')), []);
   t.strictSame(await readdir(join(daemon.store, 'overlays')), []);
   await client.stop();
+});
+
+for (const engine of engines) {
+  t.test(`${engine}: nothing of an unmounted image is kept open`, async (t) => {
+    if (skipUnless(t, isRoot, 'mounting needs root')) return;
+    const { client, daemon, reference } = await setup(t);
+    const { serverPid } = await client.status();
+    const openFiles = async (): Promise<string[]> => {
+      const fds = await readdir(`/proc/${serverPid}/fd`);
+      const paths = await Promise.all(fds.map((fd) => readlink(`/proc/${serverPid}/fd/${fd}`).catch(() => '')));
+      return paths.filter((path) => path.includes('/image/') || path.includes('/store/'));
+    };
+    // Another mount keeps the daemon, and blobfs, at work.
+    const other = await makeLayout(join(daemon.directory, 'other'), {
+      layers: [{ entries: [{ name: 'etc/issue', content: 'other\n' }] }],
+    });
+    await client.mount({ reference: other.reference, engine });
+    const { id, mountpoint } = await client.mount({ reference, engine });
+    t.equal(await sumOf(join(mountpoint, 'random')), randomSum);
+    t.ok((await openFiles()).some((path) => path.includes('/image/')));
+    await client.unmount(id);
+    await eventually(t, 'its blobs are closed', async () =>
+      (await openFiles()).every((path) => !path.includes('/image/')),
+    );
+    const again = await client.mount({ reference, engine });
+    await dropCaches();
+    t.equal(await sumOf(join(again.mountpoint, 'random')), randomSum, 'and opened again');
+    await client.unmount('*');
+    await eventually(t, 'of the last mount nothing is left', async () => (await openFiles()).length === 0);
+  });
+
+  t.test(`${engine}: an image that lies in a mount of the same daemon is refused`, async (t) => {
+    if (skipUnless(t, isRoot, 'mounting needs root')) return;
+    const { client, daemon, directory } = await setup(t);
+    const inner = await makeLayout(join(daemon.directory, 'inner'), {
+      layers: [{ entries: [{ name: 'etc/issue', content: 'changed\n' }] }],
+    });
+    const names = ['oci-layout', 'index.json'];
+    for (const name of await readdir(join(inner.directory, 'blobs/sha256'))) names.push(`blobs/sha256/${name}`);
+    const entries = await Promise.all(
+      names.map(async (name) => ({ name: `in/${name}`, content: await readFile(join(inner.directory, name)) })),
+    );
+    const outer = await makeLayout(join(daemon.directory, 'outer'), { layers: [{ entries }] });
+    const elsewhere = await directory('bound');
+    for (const writable of [undefined, {}]) {
+      const mount = await client.mount({ reference: outer.reference, engine, ...(writable && { writable }) });
+      await run('mount', ['--bind', mount.mountpoint, elsewhere]);
+      for (const place of [mount.mountpoint, elsewhere]) {
+        t.match(await failure(client.mount({ reference: `oci:${place}/in:latest`, engine })), {
+          code: 'MOUNT_FAILED',
+          message: /wait for itself/,
+        });
+      }
+      await run('umount', [elsewhere]);
+      await client.unmount(mount.id);
+    }
+  });
+}
+
+t.test('a mount that takes long keeps nobody from a look at the others', async (t) => {
+  if (skipUnless(t, isRoot, 'mounting needs root')) return;
+  const { client, daemon, directory, reference } = await setup(t);
+  const slow = await makeLayout(join(daemon.directory, 'slow'), {
+    layers: [{ entries: [{ name: 'random', content: randomBytes(96 * 1024 * 1024) }], level: 1 }],
+  });
+  const mountpoint = await directory('mnt');
+  await client.mount({ reference, engine: 'kernel', mountpoint });
+  await run('umount', [mountpoint]);
+  const order: string[] = [];
+  let indexing = (): void => undefined;
+  const begun = new Promise<void>((resolve) => (indexing = resolve));
+  const mounting = client
+    .mount({ reference: slow.reference, engine: 'kernel', mountpoint }, () => indexing())
+    .then(() => order.push('mounted'));
+  await begun;
+  t.strictSame(await client.mounts(), [], 'what somebody else has unmounted is not listed');
+  order.push('listed');
+  await mounting;
+  t.strictSame(order, ['listed', 'mounted']);
+  t.equal((await client.mounts()).length, 1);
 });

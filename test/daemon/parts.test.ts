@@ -12,8 +12,11 @@ import { Slots } from '../../src/daemon/slots.js';
 import { parseDigest } from '../../src/digest/index.js';
 import type { PreparedLayer } from '../../src/image/prepare.js';
 import { Counters, createCounterMemory } from '../../src/mount/counters.js';
+import { BlobFs } from '../../src/mount/blobfs.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
-import { mountAt, readMountInfo } from '../../src/mount/mountinfo.js';
+import { openHint } from '../../src/mount/fuse-mount.js';
+import { LayerReaders } from '../../src/mount/layer-readers.js';
+import { mountAt, mountOf, readMountInfo } from '../../src/mount/mountinfo.js';
 import { tempDir } from '../support/tmp.js';
 
 function layer(hex: string, path = '/blob', view = ''): PreparedLayer {
@@ -39,7 +42,10 @@ t.test('Slots gives a layer one number and a number to one layer', async (t) => 
   t.equal(slots.sources.find(({ slot }) => slot === 3)?.blob.path, '/moved', 'the latest place of the blob');
   t.strictSame(numbers([layer('b')], 'first-read'), [5], 'a laxer check is another matter');
   t.strictSame(numbers([layer('b', '/blob', '-aci'), layer('b', '/moved')]), [6, 3], 'so is another view');
+  const forgotten: number[] = [];
+  slots.onForget = (gone) => forgotten.push(...gone);
   slots.retain(new Set([3]));
+  t.strictSame(forgotten.sort(), [2, 4, 5, 6]);
   t.strictSame(numbers([layer('b'), layer('a')]), [3, 7], 'a number is never used again');
 
   const next = new Slots();
@@ -59,15 +65,18 @@ t.test('Serial runs tasks of one key in order and others side by side', async (t
     log.push(`${name}-`);
     if (name === 'a1') throw new Error(name);
   };
+  t.notOk(serial.busy('a'));
   const done = Promise.allSettled([
     serial.run('a', task('a1', 30)),
     serial.run('a', task('a2', 0)),
     serial.run('b', task('b1', 5)),
   ]);
+  t.ok(serial.busy('a'));
   t.strictSame(
     (await done).map(({ status }) => status),
     ['rejected', 'fulfilled', 'fulfilled'],
   );
+  t.notOk(serial.busy('a'));
   t.strictSame(log, ['a1+', 'b1+', 'b1-', 'a1-', 'a2+', 'a2-']);
 });
 
@@ -86,6 +95,9 @@ t.test('Repetitions lets one of a kind through each half minute', async (t) => {
   t.equal(repetitions.report('y', 1), 0);
   t.equal(repetitions.report('x', 29_999), undefined);
   t.equal(repetitions.report('x', 30_000), 2, 'and tells how many it held back');
+  const many = Array.from({ length: 5000 }, (_, i) => repetitions.report(`key ${i}`, 60_000 + i));
+  t.ok(many.filter((report) => report !== undefined).length <= 100, 'many kinds fill the log no faster');
+  t.equal(repetitions.report('later', 100_000), 0);
 });
 
 t.test('Counters count by slot in memory that another thread reads', async (t) => {
@@ -124,7 +136,7 @@ t.test('Records come back as they were written; half a file is passed over', asy
     overlayDevice: null,
     ownsMountpoint: false,
     created: 2,
-    negotiated: { minor: 45, flags: -1, flags2: 0, noOpen: true, noOpendir: true, resend: true },
+    negotiated: { minor: 45, flags: -1, flags2: 0, noOpen: true, noOpendir: true },
     detached: false,
   };
   records.put(record);
@@ -170,6 +182,9 @@ t.test('readMountInfo unescapes and finds what is on top', async (t) => {
   });
   t.equal(mountAt('/a b\\c\u00e4', mounts)?.source, 'over');
   t.equal(mountAt('/nowhere', mounts), undefined);
+  t.equal(mountOf('/proc/self', mounts)?.type, 'proc');
+  t.equal(mountOf('/a b\\c\u00e4/x', mounts)?.source, 'over', 'what is on top');
+  t.equal(mountOf('/process', mounts), undefined);
 });
 
 t.test('the kernel engine is taken where the system has what it needs', async (t) => {
@@ -181,4 +196,28 @@ t.test('the kernel engine is taken where the system has what it needs', async (t
   t.match(kernelEngineObstacle({ ...system, release: '5.15.0-generic' }) ?? '', /6\.12/);
   t.match(kernelEngineObstacle({ ...system, filesystems: 'nodev\tfuse\n' }) ?? '', /modprobe erofs/);
   t.match(kernelEngineObstacle(system, 70_000) ?? '', /65535/);
+});
+
+t.test('blobfs knows its slots, "." and "..", and no other name', async (t) => {
+  const layers = new LayerReaders({ memory: 1 });
+  const fs = new BlobFs(layers);
+  const lookup = (parent: number, name: string): number =>
+    fs.lookup(parent, Buffer.from(`<${name}>`), 1, 1 + name.length);
+  const [source] = new Slots().assign([layer('a')], 'every-read');
+  if (source === undefined) throw new Error('No source');
+  layers.add(source);
+  t.equal(lookup(1, '2'), 2);
+  t.equal(lookup(1, '.'), 1);
+  t.equal(lookup(2, '.'), 2, 'a file asked for by its handle');
+  t.equal(lookup(2, '..'), 1);
+  for (const name of ['.2', '..2', '...', '.x', '2.', '02', '3', 'x'])
+    t.throws(() => lookup(1, name), { code: 'PATH_NOT_FOUND' }, name);
+  layers.forget([2]);
+  t.throws(() => lookup(1, '2'), { code: 'PATH_NOT_FOUND' }, 'a layer that was forgotten');
+});
+
+t.test('what is said of /dev/fuse fits the failure', async (t) => {
+  t.match(openHint('EACCES'), /needs root/);
+  t.match(openHint('EPERM'), /--device/);
+  for (const code of ['ENOENT', 'ENODEV', undefined]) t.match(openHint(code), /modprobe fuse/);
 });

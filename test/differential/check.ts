@@ -14,7 +14,7 @@ import type { TestDaemon } from '../support/daemon.js';
 import type { MadeImage } from '../support/images.js';
 import { compareNodes } from './compare.js';
 import { OracleError, umoci, type Oracle } from './oracles.js';
-import { ruleFor } from './rules.js';
+import { refusalFor, ruleFor } from './rules.js';
 import { writeStack, type Stack, type World } from './stack.js';
 
 export const engines = ['kernel', 'fuse'] as const;
@@ -68,7 +68,9 @@ async function check(stack: Stack, { overlay, daemon }: Judges, scratch: string)
     const [a, b] = ['error' in ours ? ours.error : undefined, theirs && 'error' in theirs ? theirs.error : undefined];
     const refused = a instanceof LaminaError && (b !== undefined || theirs === undefined);
     if (!refused && a !== undefined) problems.push({ kind: `we refuse: ${codeOf(a)}`, text: String(a) });
-    if (!refused && b !== undefined) problems.push({ kind: `the oracle refuses: ${reason(b)}`, text: String(b) });
+    const known = b === undefined ? undefined : refusalFor(stack.world, b.message);
+    if (known !== undefined) counts.set(known, 1);
+    else if (!refused && b !== undefined) problems.push({ kind: `the oracle refuses: ${reason(b)}`, text: String(b) });
     return { problems, files: 0, rules: counts, refused: refused ? `${a.message}; ${b?.message ?? ''}` : undefined };
   }
   const judged = (who: string, nodes: readonly Node[]): void => {

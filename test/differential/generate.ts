@@ -172,7 +172,7 @@ class Generator {
     const at = key(path);
     if (at.length > 3500) return undefined;
     if (this.#world === 'overlay' && !this.#fitsOverlay(place, path)) return undefined;
-    if (type !== 'directory' && this.#isUsed(path)) return undefined;
+    if ((type !== 'directory' || this.#model.at(path)?.type === 'symlink') && this.#isUsed(path)) return undefined;
     const written = key([...parent, name]);
     const before = this.#written.get(at);
     if (before !== undefined && before !== written && (this.#used.has(at) || this.#throughLower(place)))

@@ -1,24 +1,15 @@
 import t from 'tap';
 import fc from 'fast-check';
-import { LaminaError } from '../../src/errors.js';
 import { loadTree } from '../../src/erofs/load.js';
 import { ErofsReader } from '../../src/erofs/reader.js';
 import { S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, type Inode } from '../../src/erofs/tree.js';
 import { encodeTree } from '../../src/erofs/writer.js';
 import { describe, directory, file, node, paths, resolve, richDevices, richTree, symlink, xattrs } from './trees.js';
+import { codeOf } from '../support/failure.js';
 
 const encode = (root: Inode, devices: readonly number[] = richDevices): Buffer =>
   Buffer.concat(encodeTree(root, { devices }));
 const read = (root: Inode, devices?: readonly number[]): ErofsReader => new ErofsReader(encode(root, devices));
-
-function codeOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (e) {
-    return e instanceof LaminaError ? e.code : `not a LaminaError: ${String(e)}`;
-  }
-  return 'no error';
-}
 
 /** Names, types and nids that a directory lists, continuing by cookie after every `pace` entries. */
 function list(reader: ErofsReader, nid: number, pace: number): { name: string; nid: number; type: number }[] {

@@ -1,9 +1,12 @@
 /** The session: request bytes in, reply bytes out. Layouts are those of linux/fuse.h, written down here once more. */
+import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import t from 'tap';
 import { LaminaError } from '../../src/errors.js';
 import type { InitLimits, Negotiated } from '../../src/fuse/init.js';
+import { STOP, serve } from '../../src/fuse/serve-loop.js';
 import { DEFERRED, NO_REPLY, REPLY_SIZE, Session, type SessionOptions } from '../../src/fuse/session.js';
+import { epollAdd, epollCreate, eventfd, setNonBlocking, signal, socketpair, writeRaw } from '../../src/native/libc.js';
 import { MemoryFs } from './fixtures/memory-fs.js';
 import { BIG, MANY, testTree } from './fixtures/tree.js';
 
@@ -166,11 +169,11 @@ t.test('INIT takes of what the kernel offers, and tells what was agreed', async 
   t.ok(modern.out.readUInt32LE(20) >= 4096, 'max_write');
   t.equal(modern.out.readUInt16LE(28), 256, 'max_pages: reads of 1 MiB');
   t.equal(modern.out.readUInt32LE(12) & POSIX_ACL, 0, 'no ACL checks where nothing has an ACL');
-  t.match(modern.negotiated, { minor: 45, noOpen: true, noOpendir: true, resend: true });
+  t.match(modern.negotiated, { minor: 45, noOpen: true, noOpendir: true });
   t.not(agreed(init(45), {}, true).out.readUInt32LE(12) & POSIX_ACL, 0);
 
   t.equal(agreed(init(99)).out.readUInt32LE(4), 45, 'a newer minor is answered with ours');
-  t.match(agreed(init(31)).negotiated, { minor: 31, resend: false, flags2: 0 }, 'no second flags before INIT_EXT');
+  t.match(agreed(init(31)).negotiated, { minor: 31, flags2: 0 }, 'no second flags before INIT_EXT');
   const plain = agreed(init(23, 0));
   t.match(
     plain.negotiated,
@@ -184,9 +187,9 @@ t.test('INIT takes of what the kernel offers, and tells what was agreed', async 
     withoutFlags2: HAS_RESEND2,
     maxMinor: 38,
   });
-  t.match(limited.negotiated, { minor: 38, noOpen: false, noOpendir: true, resend: false });
+  t.match(limited.negotiated, { minor: 38, noOpen: false, noOpendir: true });
   t.equal(limited.out.readUInt16LE(28), 0);
-  t.match(agreed(init(45), { withoutFlags: INIT_EXT }).negotiated, { flags2: 0, resend: false });
+  t.match(agreed(init(45), { withoutFlags: INIT_EXT }).negotiated, { flags2: 0 });
 
   const newer = agreed(init(45, 0, 0, 8));
   t.equal(newer.out.readUInt32LE(0), 7, 'a newer major is told ours, and sends INIT again');
@@ -338,7 +341,7 @@ t.test('GETXATTR and LISTXATTR: lengths, ERANGE, ENODATA', async (t) => {
 });
 
 t.test('OPEN is refused once where the kernel can do without, answered elsewhere', async (t) => {
-  const agreed = { minor: 45, flags: 0, flags2: 0, noOpen: true, noOpendir: true, resend: true };
+  const agreed = { minor: 45, flags: 0, flags2: 0, noOpen: true, noOpendir: true };
   const { fs, session } = newSession(undefined, { negotiated: agreed });
   t.equal(ask(session, request(OPEN, fs.id('hello'), Buffer.alloc(8))).error, ENOSYS);
   t.equal(ask(session, request(OPENDIR, 1, Buffer.alloc(8))).error, ENOSYS);
@@ -398,4 +401,46 @@ t.test('a request cut at any byte is answered with an error or like the whole on
     }
   }
   t.ok(answers > 300);
+});
+
+t.test('a connection that is never empty leaves others their turn', async (t) => {
+  const epoll = epollCreate();
+  const stop = eventfd();
+  epollAdd(epoll, stop, STOP, 'level');
+  const byte = Buffer.from([1]);
+  class Endless extends Session {
+    readonly #next: () => void;
+    constructor(next: () => void) {
+      super(new MemoryFs(testTree()));
+      this.#next = next;
+    }
+    override handle(): number {
+      this.#next();
+      return NO_REPLY;
+    }
+  }
+  const pairs = [socketpair(), socketpair()] as const;
+  t.teardown(() => [epoll, stop, ...pairs.flat()].forEach((fd) => closeSync(fd)));
+  let requests = 0;
+  const again = (): void => {
+    requests++;
+    writeRaw(pairs[0][1], byte, 1);
+  };
+  const sessions = [new Endless(again), new Endless(() => signal(stop))];
+  pairs.forEach(([fd, other], i) => {
+    setNonBlocking(fd);
+    writeRaw(other, byte, 1);
+    epollAdd(epoll, fd, i + 1, 'edge');
+  });
+  serve({
+    epoll,
+    connection(id) {
+      const [pair, session] = [pairs[id - 1], sessions[id - 1]];
+      return pair === undefined || session === undefined ? undefined : { id, fd: pair[0], session };
+    },
+    defer: () => undefined,
+    between: () => undefined,
+    gone: () => undefined,
+  });
+  t.ok(requests > 1 && requests < 10_000, `after ${requests} requests`);
 });

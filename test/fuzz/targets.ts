@@ -3,6 +3,10 @@
  * word names the kind of answer, or throws a LaminaError; anything else that it throws is a find.
  */
 import { createHash } from 'node:crypto';
+import { unlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { temporaryPrefix } from '../../scripts/leftovers.js';
 import { LaminaError } from '../../src/errors.js';
 import { decodeChunks } from '../../src/layer/chunks.js';
 import { LayerMap } from '../../src/layer/map.js';
@@ -63,13 +67,26 @@ function sealed(bytes: Buffer): Buffer {
   return Buffer.concat([body, createHash('sha256').update(body).digest()]);
 }
 
+/** A map is read from a file; this one has no name any more when it is returned. */
+function openMap(bytes: Buffer): LayerMap {
+  const path = join(tmpdir(), `${temporaryPrefix('fuzz')}map`);
+  writeFileSync(path, bytes);
+  try {
+    const opened = LayerMap.open(path);
+    if (opened === undefined) throw new Error(`${path} is gone`);
+    return opened;
+  } finally {
+    unlinkSync(path);
+  }
+}
+
 const map: Target = {
   name: 'map',
   runs: 12_000,
   dictionary: words('LAMMAP01', 'sha256:', 'sha512:', 'blake3:', '[]', '["note"]'),
   repair: sealed,
   run(bytes) {
-    const decoded = LayerMap.decode(bytes);
+    const decoded = openMap(bytes);
     const answers: string[] = [JSON.stringify(decoded.facts)];
     for (let i = 0; i < Math.min(decoded.count, 50); i++) {
       answers.push(`${decoded.output(i)} ${decoded.find(decoded.output(i))}`);
@@ -81,6 +98,7 @@ const map: Target = {
         answers.push(e.code);
       }
     }
+    decoded.close();
     return `map-${Math.min(decoded.count, 3)} ${sum(answers.join('\n'))}`;
   },
 };

@@ -3,7 +3,6 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { LaminaError } from '../../src/errors.js';
 import { findLayer, prepareImage, type PreparedImage } from '../../src/image/prepare.js';
 import type { ProgressEvent } from '../../src/image/progress.js';
 import { ImageTree } from '../../src/image/tree.js';
@@ -14,6 +13,8 @@ import { blobPath, makeLayout, type LayerCompression } from '../support/images.j
 import { isRoot, skipUnless } from '../support/skip.js';
 import type { TarPart } from '../support/tar.js';
 import { tempDir } from '../support/tmp.js';
+import { commandExists } from '../support/commands.js';
+import { failure } from '../support/failure.js';
 
 const random = randomBytes(3_000_000);
 
@@ -42,16 +43,6 @@ async function prepare(store: Store, reference: string, compat: 'spec' | 'overla
   const events: ProgressEvent[] = [];
   const image = await resolveImage(parseReference(reference, '/'));
   return { prepared: await prepareImage(image, { store, compat, onProgress: (e) => events.push(e) }), events };
-}
-
-async function failure(promise: Promise<unknown>): Promise<LaminaError> {
-  try {
-    await promise;
-  } catch (e) {
-    if (e instanceof LaminaError) return e;
-    throw e;
-  }
-  throw new Error('It did not fail');
 }
 
 function setup(t: Test): { dir: string; store: Store } {
@@ -150,6 +141,20 @@ t.test('a layer that cannot be used is named and leaves the others whole', async
   t.ok((await prepare(store, made.reference)).prepared.treePath, 'and works once it is mended');
 });
 
+t.test('one bad layer among many ends it all, whatever still waits for a thread', async (t) => {
+  const { dir, store } = setup(t);
+  const good = Array.from({ length: 20 }, (_, i) => ({ entries: [{ name: `f${i}`, content: 'x' }] }));
+  const blob = Buffer.from('no layer '.repeat(1000));
+  const { reference } = await makeLayout(dir, { layers: [{ entries: [], blob }, ...good] });
+  const e = await failure(prepare(store, reference));
+  t.equal(e.code, 'TAR_INVALID');
+  t.match(e.message, /layer 1 of 21/);
+  t.same(readdirSync(join(store.path, 'tmp')), []);
+  const image = await resolveImage(parseReference(reference, '/'));
+  const signal = AbortSignal.abort(new Error('before it began'));
+  await t.rejects(prepareImage(image, { store, compat: 'spec', signal }), { message: 'before it began' });
+});
+
 t.test('a link to nothing fails when the layers are merged', async (t) => {
   const { dir, store } = setup(t);
   const { reference } = await makeLayout(dir, { layers: [{ entries: [{ name: 'l', type: 'link', linkname: 'no' }] }] });
@@ -201,12 +206,3 @@ t.test('a damaged store is said to be damaged', async (t) => {
   rmSync(layer.directory, { recursive: true });
   t.ok(await prepare(store, reference), 'doing what the hint says helps');
 });
-
-function commandExists(name: string): boolean {
-  try {
-    execFileSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-}

@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import {
   closeSync,
@@ -10,16 +9,16 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import type { Digest } from '../../src/digest/index.js';
 import { loadTree } from '../../src/erofs/load.js';
 import { ErofsReader } from '../../src/erofs/reader.js';
-import { LaminaError } from '../../src/errors.js';
 import { CHUNK, encodeChunks, readChunks } from '../../src/layer/chunks.js';
 import { PassHasher } from '../../src/layer/hasher.js';
 import type { IndexJob, IndexedLayer } from '../../src/layer/index-pass.js';
@@ -33,17 +32,10 @@ import { compress, digest } from '../support/images.js';
 import { END, makeTar, paxEntry, rawEntry } from '../support/tar.js';
 import { skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
+import { commandExists } from '../support/commands.js';
+import { codeOfRejection } from '../support/failure.js';
 
 const hasZstd = commandExists('zstd');
-
-function commandExists(name: string): boolean {
-  try {
-    execFileSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 interface Setup {
   readonly store: Store;
@@ -105,15 +97,6 @@ async function sampleTar(): Promise<Buffer> {
   ]);
 }
 
-async function codeOf(promise: Promise<unknown>): Promise<string> {
-  try {
-    await promise;
-  } catch (e) {
-    return e instanceof LaminaError ? e.code : String(e);
-  }
-  return 'no error';
-}
-
 function readWhole(reader: ChunkReader, size: number): Buffer {
   const bytes = Buffer.alloc(size);
   reader.read(0, size, bytes, 0);
@@ -172,16 +155,62 @@ t.test('a zstd layer of one frame keeps what is far from its start', async (t) =
   const layer = await index(j);
   t.equal(layer.points, 1);
   t.ok(layer.facts.kept > 2_000_000, `${layer.facts.kept} bytes kept`);
-  const reader = open(j, layer);
+  const healed: number[] = [];
+  const reader = open(j, layer, (offset) => healed.push(offset));
   const part = Buffer.alloc(CHUNK);
   t.ok(reader.readCached(6 * 1024 * 1024, CHUNK, part, 0), 'is at hand without decoding');
   t.ok(part.equals(tar.subarray(6 * 1024 * 1024, 6 * 1024 * 1024 + CHUNK)));
   t.notOk(reader.readCached(0, CHUNK, part, 0), 'the beginning is decoded when it is wanted');
+  reader.read(0, CHUNK, part, 0);
+  t.ok(part.equals(tar.subarray(0, CHUNK)));
+  t.equal(reader.counters.filled, 4 * 1024 * 1024, 'and no more than was not kept');
+  t.ok(readWhole(reader, tar.length).equals(tar));
+  t.equal(reader.counters.filled, 4 * 1024 * 1024, 'with which all is there');
+  t.same(healed, [], 'kept chunks are whole: none looks damaged');
   reader.close();
+
+  truncateSync(join(j.layerDirectory, 'data'), 0);
+  const lost = open(j, layer);
+  t.ok(readWhole(lost, tar.length).equals(tar), 'what was kept and is lost is decoded');
+  t.ok(lost.counters.filled < 2 * tar.length, `once (${lost.counters.filled} bytes)`);
+  lost.close();
 
   const again = job(compress(tar, 'gzip'), tar);
   const gzip = await index(again);
   t.equal(gzip.facts.kept, 0);
+});
+
+t.test('a layer that is indexed by several at once, and from several blobs, is whole', async (t) => {
+  if (skipUnless(t, hasZstd, 'the zstd command is missing (apt-get install zstd)')) return;
+  const { job, index, open, store } = setup(t);
+  const tar = await makeTar([{ name: 'f', content: randomBytes(7_000_000) }]);
+  const zstd = compress(tar, 'zstd');
+  const gzip = job(gzipSync(tar, { level: 1 }), tar);
+  const gzipLayer = await index(gzip);
+  const reader = open(gzip, gzipLayer);
+  readWhole(reader, 5_000_000);
+  const data = join(gzip.layerDirectory, 'data');
+  const before = readFileSync(data).subarray(0, 5_000_000);
+  const second = job(zstd, tar);
+  const secondLayer = await index(second);
+  t.ok(secondLayer.facts.kept > 2_000_000);
+  t.ok(readFileSync(data).subarray(0, 5_000_000).equals(before), 'chunks that were there stay as they were');
+  reader.close();
+  const other = open(second, secondLayer);
+  t.ok(readWhole(other, tar.length).equals(tar));
+  t.equal(other.counters.filled, 0, 'what the second blob had to keep is in the file of the first');
+  other.close();
+
+  rmSync(join(store.path, 'layers'), { recursive: true });
+  mkdirSync(join(store.path, 'layers'));
+  const jobs = [job(gzipSync(tar, { level: 1 }), tar), job(zstd, tar), job(zstd, tar)];
+  const layers = await Promise.all(jobs.map((j) => index(j)));
+  for (const [i, j] of jobs.entries()) {
+    const r = open(j, layers[i]!);
+    t.ok(readWhole(r, tar.length).equals(tar), `job ${i}`);
+    r.close();
+  }
+  t.same(readdirSync(join(store.path, 'tmp')), []);
 });
 
 t.test('cached chunks are hashed: damage heals from the source, and fails when that is damaged too', async (t) => {
@@ -267,6 +296,14 @@ t.test('sparse files off block borders read back from the appendix', async (t) =
   for (const { offset, length, position } of inode?.extents ?? []) again.read(position, length, got, offset);
   t.ok(got.equals(content), 'and is made again when the data file is lost');
   again.close();
+  truncateSync(join(j.layerDirectory, 'data'), 0);
+  const piecemeal = open(j, layer);
+  for (const { offset, length, position } of inode?.extents ?? []) {
+    got.fill(0);
+    piecemeal.read(position + 100, Math.min(length, 512) - 100, got, 0);
+    t.ok(got.subarray(0, 412).equals(content.subarray(offset + 100, offset + 512)), 'also for a part of a chunk');
+  }
+  piecemeal.close();
 });
 
 t.test('blobs that are not what they should be are refused and leave nothing', async (t) => {
@@ -287,9 +324,9 @@ t.test('blobs that are not what they should be are refused and leave nothing', a
     ['a bomb', job(gzipSync(Buffer.alloc(50_000_000)), tar, { limit: 10_000_000 }), 'LIMIT_EXCEEDED'],
     ['no blob', { ...job(gzip, tar), blob: { kind: 'file', path: '/nowhere', offset: 0, size: 5 } }, 'BLOB_MISSING'],
   ];
-  for (const [name, j, code] of cases) t.equal(await codeOf(index(j)), code, name);
+  for (const [name, j, code] of cases) t.equal(await codeOfRejection(index(j)), code, name);
   for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
-  t.equal(await codeOf(index(job(gzip, tar))), 'no error', 'and the good one works after all that');
+  t.equal(await codeOfRejection(index(job(gzip, tar))), 'no error', 'and the good one works after all that');
 });
 
 t.test('empty layers', async (t) => {
@@ -313,15 +350,40 @@ t.test('a cancelled or killed indexing leaves nothing that is trusted later', as
   const indexer = new Indexer();
   const abort = new AbortController();
   const running = indexer.index(j, { onProgress: () => abort.abort(new Error('enough')), signal: abort.signal });
-  t.match(await codeOf(running), /enough/);
+  t.match(await codeOfRejection(running), /enough/);
   await indexer.close();
   for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
+});
 
-  const dead = join(store.path, 'tmp', '999999999-1');
-  mkdirSync(dead);
-  writeFileSync(join(dead, 'data'), 'half');
+t.test('Store clears what dead processes left, and that alone', (t) => {
+  const { store } = setup(t);
+  const make = (name: string): string => {
+    const path = join(store.path, 'tmp', name);
+    mkdirSync(path);
+    writeFileSync(join(path, 'data'), 'half');
+    return path;
+  };
+  const own = store.temporary();
+  const [namespace = '', pid = '', started = '', random = ''] = basename(own).split('-');
+  t.equal(pid, String(process.pid));
+  t.not(store.temporary(), own);
+  mkdirSync(own);
+  const map = make(`${basename(own)}.map`);
+  const dead = make(`${namespace}-999999999-${started}-${random}`);
+  const reused = make(`${namespace}-${pid}-${Number(started) - 1}-${random}`);
+  const foreign = make(`1${namespace}-${pid}-${started}-${random}`);
+  const forgotten = make(`1${namespace}-${pid}-${started}-ab`);
+  const dayBefore = Date.now() / 1000 - 25 * 60 * 60;
+  utimesSync(forgotten, dayBefore, dayBefore);
+  const unknown = make(`${pid}-1`);
   Store.open(store.path);
-  t.notOk(existsSync(dead), 'what a dead process left is cleared when the store is opened');
+  t.ok(existsSync(own) && existsSync(map), 'its own is in use');
+  t.notOk(existsSync(dead), 'a process that is no more');
+  t.notOk(existsSync(reused), 'one that had the PID of this before');
+  t.ok(existsSync(foreign), 'what another PID namespace makes cannot be judged');
+  t.notOk(existsSync(forgotten), 'but after a day');
+  t.notOk(existsSync(unknown), 'names that no process gives');
+  t.end();
 });
 
 t.test('chunks and map files say when they are damaged', async (t) => {
@@ -352,7 +414,11 @@ t.test('chunks and map files say when they are damaged', async (t) => {
     { input: 500, bits: 3, output: 1_100_000, kind: 'block', window },
   ] as const;
   const bytes = Buffer.concat(encodeMap(facts, points.map(packPoint)));
-  const map = LayerMap.decode(bytes);
+  const mapPath = join(dir, 'map');
+  writeFileSync(mapPath, bytes);
+  const map = LayerMap.open(mapPath);
+  if (map === undefined) throw new Error('no map');
+  t.teardown(() => map.close());
   t.same(map.facts, facts);
   t.match(map.point(1), { input: 500, bits: 3, output: 1_100_000, kind: 'block' });
   t.ok(window.equals(map.point(1).window));
@@ -361,8 +427,11 @@ t.test('chunks and map files say when they are damaged', async (t) => {
     [0, 0, 1, 1],
   );
   t.equal(map.output(2), 3_000_000);
-  for (let cut = 0; cut < bytes.length; cut += 101)
-    t.throws(() => LayerMap.decode(bytes.subarray(0, cut)), { code: 'STORE_CORRUPT' });
+  for (let cut = 0; cut < bytes.length; cut += 101) {
+    writeFileSync(`${mapPath}.cut`, bytes.subarray(0, cut));
+    t.throws(() => LayerMap.open(`${mapPath}.cut`), { code: 'STORE_CORRUPT' });
+  }
+  t.equal(LayerMap.open(join(dir, 'nothing')), undefined);
 });
 
 t.test('PassHasher gives the same however the stream is cut', async (t) => {

@@ -24,21 +24,13 @@ import { blobPath, type MadeImage } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
 import { RANDOM_SIZE, makeHardImage, neededCommands } from './hard-image.js';
+import { commandExists } from '../support/commands.js';
 
 const engines = ['kernel', 'fuse'] as const;
 type Engine = (typeof engines)[number];
 
 const missing = ['umoci', ...neededCommands].filter((name) => !commandExists(name));
 const canMount = isRoot && existsSync('/dev/fuse');
-
-function commandExists(name: string): boolean {
-  try {
-    execFileSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' });
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 /** Made once for all tests of this file. */
 let shared: { image: MadeImage; oracle: string; randomHash: string } | undefined;

@@ -150,6 +150,8 @@ t.test('JSON from elsewhere is capped, and never quoted', async (t) => {
   t.ok(parseConfig(nested(63)));
   t.throws(() => parseConfig(nested(64)), { code: 'LIMIT_EXCEEDED', message: /nested/ });
   t.throws(() => parseConfig(nested(1_000_000)), { code: 'LIMIT_EXCEEDED' });
+  const many = Buffer.from(`[${'0,'.repeat(300_000)}0]`);
+  t.throws(() => parseConfig(many), { code: 'LIMIT_EXCEEDED', message: /values/ }, 'before the schema refuses each');
   t.ok(
     parseConfig(bytes({ rootfs: { type: 'layers' }, x: '['.repeat(100) + '\\"' + '{'.repeat(100) })),
     'brackets in strings',

@@ -488,6 +488,16 @@ t.test(
     t.equal(disagreeing.layers[0]?.digest, sha256(tarLike('v25')), "the digest is the blob's name");
     t.match(disagreeing.warnings, [/does not have the image/]);
 
+    // A manifest of 1 MiB, 5,000 times: read each time, that is half a minute.
+    const repeated = saved25();
+    repeated.entries.length = 0;
+    const large = repeated.image({ seed: 'large', manifest: { annotations: { padding: 'x'.repeat(1 << 20) } } });
+    for (let i = 0; i < 5000; i++) repeated.add(large);
+    const file = await archive(t, members(repeated.finish()));
+    const started = process.cpuUsage();
+    t.match((await resolve('docker-archive', file)).warnings, [/does not have the image/]);
+    t.ok(process.cpuUsage(started).user < 5_000_000, 'is read once');
+
     const broken = saved25().finish().set('index.json', Buffer.from('{'));
     const fallen = await resolve('docker-archive', await archive(t, members(broken)));
     t.equal(fallen.layers.length, 1);

@@ -2,11 +2,11 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { LaminaError } from '../../src/errors.js';
 import type { TarEntry } from '../../src/tar/entry.js';
 import { TarReader } from '../../src/tar/reader.js';
 import { END, base256, gnuLong, padded, paxEntry, rawEntry, rawHeader } from '../support/tar.js';
 import { tempDir } from '../support/tmp.js';
+import { codeOf } from '../support/failure.js';
 
 function readAll(tar: Buffer, cuts: readonly number[] = []): { entries: TarEntry[]; notes: string[] } {
   const entries: TarEntry[] = [];
@@ -18,15 +18,6 @@ function readAll(tar: Buffer, cuts: readonly number[] = []): { entries: TarEntry
   }
   reader.end();
   return { entries, notes: reader.notes.list() };
-}
-
-function codeOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (e) {
-    return e instanceof LaminaError ? e.code : `not a LaminaError: ${String(e)}`;
-  }
-  return 'no error';
 }
 
 const one = (...parts: Buffer[]): TarEntry => {
@@ -145,6 +136,9 @@ t.test('PAX records and GNU long names override the header, each for one file', 
   t.match(one(gnuLong('L', 'gnu'), paxEntry({ path: 'pax' }), file), { name: 'gnu' }, 'the GNU name wins');
   t.match(one(gnuLong('L', 'one'), gnuLong('L', 'two\0cut'), file), { name: 'two' });
   t.match(one(gnuLong('K', 'target'), rawHeader({ type: '2', linkname: 'no' })), { linkName: 'target' });
+  t.match(one(gnuLong('L', ''), paxEntry({ path: 'pax' }), file), { name: 'pax' }, 'an empty one says nothing');
+  t.match(one(rawEntry({ type: 'L' }), file), { name: 'short' });
+  t.match(one(gnuLong('K', ''), rawHeader({ type: '2', linkname: 'target' })), { linkName: 'target' });
   const xattrs = one(
     paxEntry({ 'SCHILY.xattr.user.b': Buffer.from([0, 255, 10]), 'SCHILY.xattr.user.e': '' }),
     file,

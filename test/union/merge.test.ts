@@ -125,6 +125,8 @@ t.test('whiteout names that mean nothing are refused or hidden', async (t) => {
     ['/a 7', '/x 1'],
   );
   t.same(await merged([['.wh.dir/file=1', 'x=1']]), ['/x 1'], 'below such a name');
+  t.same(await merged([['l -> .wh.b', 'l/file=1']]), ['/l -> .wh.b'], 'where a symlink leads');
+  t.same(await merged([['l -> .wh.b'], ['l/file=1']]), ['/l -> .wh.b'], 'where one of a lower layer leads');
   t.same(await merged([['d/', 'd/f=1'], [{ name: '.wh.d', type: 'directory' }]]), [], 'a whiteout that is a directory');
   t.same(await merged([['f=1'], ['.wh.f=content']]), [], 'a whiteout with content');
 });
@@ -238,16 +240,58 @@ t.test('hard links share an inode, within a layer and with the layers below', as
     'to a symlink: the link itself',
   );
   t.same(await merged([['a=1'], ['x/y/b => a']]), ['/a 1 #1', '/x/', '/x/y/', '/x/y/b 1 #1']);
+  t.same(await merged([['a=1', 'b => a', 'b => a']]), ['/a 1 #1', '/b 1 #1'], 'twice');
+  t.same(await merged([['a=1', 'b => a', 'a => b']]), ['/a 1 #1', '/b 1 #1'], 'to each other');
   for (const bad of [
     [['b => a']],
     [['a=1'], ['.wh.a', 'b => a']],
     [['d/', 'b => d']],
     [['d/'], ['b => d']],
     [['a=1', 'a => a']],
+    [['a=1'], ['a => a']],
+    [['d/', 'd/a=1', 'l -> d', 'd/a => l/a']],
     [['b => /']],
   ]) {
     t.equal(await code(bad), 'LINK_INVALID', JSON.stringify(bad));
   }
+});
+
+t.test('a layer cannot cost much more than its bytes', async (t) => {
+  const deep = 'd/'.repeat(2000);
+  const chain = Array.from({ length: 20 }, (_, i) => `s${i} -> ${i === 0 ? '' : `s${i - 1}/`}${deep}`);
+  t.equal(await code([[...chain, 's19/x=1']]), 'PATH_LOOP', 'symlinks that make one path of many');
+  t.equal(await code([chain, ['s19/x=1']]), 'PATH_LOOP');
+  t.equal(await code([[...chain.slice(0, 1), 's0/x=1'], ['s0/y=1']]), 'no error', 'but 2000 directories are fine');
+  const whiteout = [paxEntry({ path: `${'a/'.repeat(10_000)}.wh.x` }), rawHeader({})];
+  t.equal(await code([whiteout]), 'LIMIT_EXCEEDED', 'a whiteout deeper than any file can be');
+
+  const value = Buffer.alloc(60_000);
+  const attributes = Object.fromEntries(Array.from({ length: 15 }, (_, i) => [`SCHILY.xattr.trusted.${i}`, value]));
+  const reader = new TarReader((entry) => builder.add(entry));
+  const builder = new TreeBuilder(reader.notes);
+  const entry = Buffer.concat([paxEntry(attributes), rawHeader({})]);
+  t.throws(
+    () => {
+      for (let i = 0; i < 2000; i++) reader.push(entry);
+    },
+    { code: 'LIMIT_EXCEEDED' },
+    'attributes, if they are dropped',
+  );
+
+  // Each link would map the 20,000 runs again: 40 million of them, 8 s.
+  const runs = Array.from({ length: 20_000 }, (_, i) => ({
+    offset: i * 1024,
+    length: 512,
+    device: 1,
+    position: i * 512,
+  }));
+  const attributesOf = { uid: 0, gid: 0, mtime: 0, mtimeNsec: 0, rdev: 0, order: 1 };
+  const file: Inode = { ...attributesOf, mode: 0o100644, size: 20_000 * 1024, extents: runs };
+  const names = new Map(Array.from({ length: 2000 }, (_, i) => [`link${i}`, file]));
+  const started = process.cpuUsage();
+  const root = mergeLayers([{ ...attributesOf, mode: 0o040755, size: 0, children: names }], 'spec');
+  t.equal(root.children?.size, 2000);
+  t.ok(process.cpuUsage(started).user < 3_000_000, 'links to one sparse file');
 });
 
 t.test('metadata that would harm or cannot be is dropped or refused', async (t) => {

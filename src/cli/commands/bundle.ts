@@ -12,7 +12,7 @@ import { interruptible } from '../signals.js';
 export interface BundleOptions extends ServedTreeOptions {
   readonly rw?: boolean;
   readonly arg?: readonly string[];
-  readonly remove?: string;
+  readonly remove?: boolean;
 }
 
 export function registerBundle(program: Command, cli: Cli): void {
@@ -20,11 +20,11 @@ export function registerBundle(program: Command, cli: Cli): void {
     .command('bundle')
     .usage('[options] <image> <dir>\n       lamina bundle --remove <dir>')
     .description('Make a bundle for an OCI runtime: DIR/config.json, and the image mounted on DIR/rootfs.')
-    .argument('[image]', 'what to mount')
+    .argument('[image]', 'what to mount; with --remove the bundle')
     .argument('[dir]', 'the bundle, made where it is missing')
     .option('--rw', 'a writable rootfs: an overlay, whose changes go with the bundle')
     .option('--arg <arg>', "an argument in place of the image's Cmd; once for each", collect)
-    .option('--remove <dir>', 'unmount and remove a bundle');
+    .option('--remove', 'unmount and remove a bundle');
   addServedTreeOptions(command)
     .addHelpText(
       'after',
@@ -46,9 +46,13 @@ async function bundle(
   options: BundleOptions,
 ): Promise<void> {
   const { out, cwd } = context;
-  if (options.remove !== undefined) {
-    if (image !== undefined) throw new LaminaError('USAGE', '--remove takes the bundle and nothing else');
-    const path = resolve(cwd, options.remove);
+  if (options.remove === true) {
+    if (image === undefined || directory !== undefined) {
+      throw new LaminaError('USAGE', '--remove takes the bundle and nothing else', {
+        hint: 'lamina bundle --remove DIR',
+      });
+    }
+    const path = resolve(cwd, image);
     await removeMountedBundle(await findDaemon(context), path, false);
     if (out.json) await out.document({ removed: path });
     else if (out.quiet) await out.lines([out.text(path)]);

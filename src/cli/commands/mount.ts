@@ -3,7 +3,7 @@ import { Option, type Command } from 'commander';
 import type { MountRequestInput, MountStatus } from '../../daemon/protocol.js';
 import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
-import { mountVisibly, startedDaemon } from '../daemon-mount.js';
+import { mountVisibly, sharesMountNamespace, startedDaemon } from '../daemon-mount.js';
 import { examples } from '../help.js';
 import { aciPathOf, referenceOf } from '../open-image.js';
 import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
@@ -30,7 +30,7 @@ export function registerMount(program: Command, cli: Cli): void {
     .argument('[mountpoint]', 'an empty directory');
   addServedTreeOptions(command)
     .addOption(new Option('--verify <when>', 'when cached data is hashed again').choices(['every-read', 'first-read']))
-    .option('--rw', 'writable: an overlay over the image')
+    .option('--rw', 'writable: an overlay over the image; without --upper the changes go with the mount')
     .option('--upper <dir>', 'where the writes go, and stay (with --rw)')
     .option('--subdir <path>', 'show this directory of the image instead of all of it')
     .option('-o, --option <list>', 'options as in fstab: nosuid,nodev,noexec, and those above as name=value', collect)
@@ -70,7 +70,10 @@ async function mount(
   const mounted = await mountImage(context, image, mountpoint, options);
   if (out.json) await out.document(mounted);
   else if (out.quiet || mountpoint === undefined) await out.lines([out.text(mounted.mountpoint)]);
-  out.note(describeMount(mounted));
+  out.note(describeMount(mounted, options.upper === undefined));
+  if (!(await sharesMountNamespace(context))) {
+    out.warn('the daemon runs in another mount namespace: the mount is seen there, and not here');
+  }
 }
 
 export function mountImage(
@@ -108,8 +111,13 @@ export function mountRequestOf(
   };
 }
 
-export function describeMount({ reference, mountpoint, engine, reason, layers, upper, subdir }: MountStatus): string {
-  const access = upper === null ? 'read-only' : `writable, changes in ${upper}`;
+/** `ownsUpper`: the overlay's upper directory was not named by the user. */
+export function describeMount(
+  { reference, mountpoint, engine, reason, layers, upper, subdir }: MountStatus,
+  ownsUpper: boolean,
+): string {
+  const access =
+    upper === null ? 'read-only' : `writable, changes in ${upper}${ownsUpper ? ' until it is unmounted' : ''}`;
   const what = subdir === null ? reference : `${subdir} of ${reference}`;
   return `Mounted ${what} on ${mountpoint} (${plural(layers, 'layer')}, ${access}; engine ${engine}: ${reason})`;
 }

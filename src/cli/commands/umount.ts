@@ -1,12 +1,15 @@
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { DaemonClient } from '../../daemon/client.js';
 import type { MountStatus } from '../../daemon/protocol.js';
+import { Records } from '../../daemon/records.js';
+import { RunDir } from '../../daemon/run-dir.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
 import { parseReference } from '../../source/reference.js';
 import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
-import { findDaemon } from '../daemon-mount.js';
+import { findDaemon, startedDaemon } from '../daemon-mount.js';
 import { Exit, printError } from '../errors.js';
 import { examples } from '../help.js';
 
@@ -44,10 +47,12 @@ async function umount(context: Context, targets: readonly string[], options: Umo
     });
   }
   const daemon = await findDaemon(context);
+  const cleared = daemon === undefined ? await clearDead(context) : [];
   const lazy = options.lazy === true;
   const unmounted: MountStatus[] = [];
   const errors: LaminaError[] = [];
   for (const names of options.all === true ? [['*']] : targets.map((target) => meanings(target, cwd))) {
+    if (cleared.some((dead) => names.some((name) => dead.includes(name)))) continue;
     try {
       unmounted.push(...(await unmountFirst(daemon, names, lazy)));
     } catch (e) {
@@ -61,6 +66,21 @@ async function umount(context: Context, targets: readonly string[], options: Umo
   if (first === undefined) return;
   for (const error of errors) printError(error, { json: out.json, stderr: out.stderr, env });
   throw new Exit(first.exitCode);
+}
+
+/**
+ * A daemon that died has left mounts that nobody serves: a new one clears them when it starts. Returns the names by
+ * which each of them could be called.
+ */
+async function clearDead(context: Context): Promise<string[][]> {
+  const run = new RunDir(context.run);
+  const records = existsSync(run.records) ? new Records(run).all().records : [];
+  if (records.length === 0) return [];
+  await startedDaemon(context);
+  return records.map(({ id, reference, mountpoint }) => {
+    context.out.note(`${reference} on ${mountpoint} was left by a daemon that died, and has been cleared`);
+    return ['*', id, reference, mountpoint];
+  });
 }
 
 /** What a target may be, most likely first: a mountpoint, an id, an image. */
