@@ -36,7 +36,9 @@ const chosen = worlds.filter((world) => values.world === undefined || world === 
 if (chosen.length === 0) throw new Error(`--world is one of ${worlds.join(', ')}`);
 
 const began = Date.now();
-const end = began + Number(values.minutes) * 60_000;
+let end = began + Number(values.minutes) * 60_000;
+// After the image under way everything is stopped and removed.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => (end = 0));
 const base = Number(values.seed);
 const mountEvery = Number(values['mount-every']);
 const directory = mkdtempSync(join(realpathSync(values.scratch), temporaryPrefix('soak')));
@@ -88,6 +90,7 @@ async function report(seed: number, stack: Stack, problem: Problem, judges: Judg
   // Mounts take time; most failures show without.
   const quick = problem.kind.startsWith('in process') ? { ...judges, daemon: undefined } : judges;
   const small = await shrink(stack, async (candidate) => {
+    if (end === 0) return false;
     const { problems } = await checkStack(candidate, quick);
     return problems.some(({ kind }) => kind === problem.kind);
   });

@@ -84,8 +84,8 @@ export class Containerd implements Oracle {
       try {
         return await nodesOfMount(mountpoint);
       } catch (e) {
-        // overlayfs lists whiteouts of directories that it need not merge; to look them up fails.
-        if (e instanceof Error && 'code' in e && e.code === 'ENOENT') throw new OracleError(e.message);
+        if (e instanceof Error && 'code' in e && e.code === 'ENOENT')
+          throw new OracleError(`overlayfs lists what it does not find: ${e.message}`);
         throw e;
       } finally {
         await this.#ctr('image', 'unmount', '--rm', mountpoint);

@@ -89,7 +89,7 @@ export const rules: readonly Rule[] = [
       ours?.type === 'dir' &&
       (/^(?:mode|uid|gid)$/.test(field) || field.startsWith('xattr ') || field === 'mtime') &&
       ours.mtime === '0.000000000' &&
-      stack.layers.flat().some(({ type, name }) => type === 'symlink' && ours.path.split('/').includes(lastName(name))),
+      stack.layers.flat().some(({ type, name }) => /link/.test(type) && ours.path.split('/').includes(lastName(name))),
   },
 ];
 
@@ -107,6 +107,14 @@ const refusals = [
       'containerd looks for the attributes of a parent in every older layer, and gives up (ENOTDIR) when one of them has ' +
       'a file or a whiteout above it. The generator avoids this where it can see it, not behind chains of symlinks.',
     pattern: /: lstat [^]*: not a directory/,
+  },
+  {
+    name: 'overlayfs-lists-whiteout',
+    world: 'overlay',
+    reason:
+      'overlayfs lists a whiteout in a directory that it need not merge; to look it up fails (linux: ovl_dir_is_real). ' +
+      'The generator avoids it in directories that the same layer makes opaque.',
+    pattern: /^overlayfs lists what it does not find/,
   },
 ] as const;
 
