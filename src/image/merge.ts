@@ -39,7 +39,7 @@ export type MergeAnswer = SerializedError | null;
  * DISK_FULL, IO.
  */
 export function mergeToStore({ layers, compat, temporary, path }: MergeJob): void {
-  const bytes = layers.reduce((n, { tree }) => n + (statSync(tree, { throwIfNoEntry: false })?.size ?? 0), 0);
+  const bytes = treeBytes({ layers });
   if (bytes > TREES_MAX) {
     throw new LaminaError('LIMIT_EXCEEDED', `The layers' trees have ${bytes} bytes together (at most ${TREES_MAX})`);
   }
@@ -57,8 +57,12 @@ export function mergeToStore({ layers, compat, temporary, path }: MergeJob): voi
   }
 }
 
-/** {@link mergeToStore} without keeping this thread; throws an AbortError too. */
+/** Bytes of trees that are merged sooner than a thread has started. */
+const SMALL_TREES = 256 * 1024;
+
+/** {@link mergeToStore}, without keeping this thread where it takes long; throws an AbortError too. */
 export async function mergeInThread(job: MergeJob, signal?: AbortSignal): Promise<void> {
+  if (treeBytes(job) < SMALL_TREES) return mergeToStore(job);
   const worker = new Worker(new URL('./merge-worker.js', import.meta.url), { workerData: job });
   let stop: (() => void) | undefined;
   try {
@@ -74,4 +78,8 @@ export async function mergeInThread(job: MergeJob, signal?: AbortSignal): Promis
     await worker.terminate();
     rmSync(job.temporary, { force: true });
   }
+}
+
+function treeBytes({ layers }: Pick<MergeJob, 'layers'>): number {
+  return layers.reduce((n, { tree }) => n + (statSync(tree, { throwIfNoEntry: false })?.size ?? 0), 0);
 }

@@ -175,8 +175,10 @@ class Generator {
     if ((type !== 'directory' || this.#model.at(path)?.type === 'symlink') && this.#isUsed(path)) return undefined;
     const written = key([...parent, name]);
     const before = this.#written.get(at);
-    if (before !== undefined && before !== written && (this.#used.has(at) || this.#throughLower(place)))
-      return undefined;
+    const renamed = before !== undefined && before !== written;
+    const through = this.#throughLower(place);
+    if (renamed && (through || this.#used.has(at))) return undefined;
+    if (through && this.#touchedBelow(path).length > 0) return undefined;
     this.#written.set(at, written);
     return place;
   }
