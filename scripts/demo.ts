@@ -17,12 +17,14 @@ import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { lamina, runCommand, type CliResult } from '../test/support/cli.js';
 import type { MadeImage } from '../test/support/images.js';
 import { expected, makeDemoImage } from './demo-image.js';
 import { killDaemon, removeTree, temporaryPrefix } from './leftovers.js';
 
 const MB = 1e6;
+const LOG_MS = 5000;
 /** Debian keeps runc where an ordinary user's PATH does not look. */
 const SEARCH_PATH = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`;
 
@@ -136,12 +138,19 @@ class Demo {
     throw new Error('greeting.txt was read, but the store does not have it');
   }
 
+  /** The latest line of the daemon's log that is meant; it is written a moment after what it tells of. */
+  async #logLine(isMeant: (line: string) => boolean): Promise<string | undefined> {
+    for (const end = Date.now() + LOG_MS; ; await sleep(20)) {
+      const line = readFileSync(join(this.run, 'log'), 'utf8').split('\n').findLast(isMeant);
+      if (line !== undefined || Date.now() > end) return line;
+    }
+  }
+
   async readDamaged(): Promise<void> {
     writeFileSync('/proc/sys/vm/drop_caches', '3');
     const greeting = await this.command('cat', join(this.mountpoint, 'app/greeting.txt'));
     check(greeting === expected.greeting, 'the reader got the right bytes');
-    const log = readFileSync(join(this.run, 'log'), 'utf8').split('\n');
-    const line = log.findLast((entry) => entry.includes('"offset"') && entry.includes('"got"'));
+    const line = await this.#logLine((entry) => entry.includes('"offset"') && entry.includes('"got"'));
     if (line === undefined) throw new Error('The log does not tell of the damage');
     console.log(`   the daemon's log:\n${indent(line)}`);
   }

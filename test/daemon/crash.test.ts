@@ -125,7 +125,7 @@ t.test('a dead mount on a mountpoint is cleared before the next is made', async 
   const other = await startDaemon(t);
   await (await connect(other.run)).mount({ reference, mountpoint });
   t.equal(await issue({ mountpoint }), 'changed\n');
-  t.match(other.log(), /clearing a dead mount/);
+  await eventually(t, 'the log says so', () => other.log().includes('clearing a dead mount'));
 });
 
 t.test('without its supervisor the server goes on, and lets no other in', async (t) => {
@@ -172,7 +172,7 @@ t.test('a tree that has gone from the store fails its own mount only, after a re
   const next = await killServer(client, daemon);
   await dropCaches();
   await t.rejects(readFile(join(mountpoint, 'etc/issue')), { code: 'EIO' });
-  t.match(daemon.log(), /Cannot open the tree/);
+  await eventually(t, 'the log says so', () => daemon.log().includes('Cannot open the tree'));
   t.equal((await next.unmount('*')).length, 1);
 });
 
@@ -187,7 +187,8 @@ t.test('SIGTERM ends the daemon and its mounts, those in use too', async (t) => 
   process.kill(daemon.supervisorPid, 'SIGTERM');
   await eventually(t, 'both processes end', () => !isAlive(serverPid) && !isAlive(daemon.supervisorPid));
   t.strictSame(mountsOf(daemon), []);
-  t.match(daemon.log(), /"code":0,"signal":null,"msg":"the server has stopped"/);
+  const stopped = '"code":0,"signal":null,"msg":"the server has stopped"';
+  await eventually(t, 'the log says so', () => daemon.log().includes(stopped));
 });
 
 t.test('a server that dies while the supervisor has much to answer takes it not along', async (t) => {

@@ -197,10 +197,13 @@ t.test('a flipped bit heals from the source; flipped there too it is EIO and one
     const failed = await read();
     t.not(failed.code, 0, `${engine}: fails`);
     t.match(failed.stderr, /Input\/output error/);
-    const lines = daemon
-      .log()
-      .split('\n')
-      .filter((line) => line.includes('CHUNK_DIGEST_MISMATCH'));
+    const said = (): string[] =>
+      daemon
+        .log()
+        .split('\n')
+        .filter((line) => line.includes('CHUNK_DIGEST_MISMATCH'));
+    await until(() => said().length > 0, 5000);
+    const lines = said();
     t.match(lines.at(-1), new RegExp(`${layer.diffId}.*`));
     t.match(lines.at(-1), /wanted.*sha256:.*got/);
     t.equal(await readFile(`${mountpoint}/hard/nano`, 'utf8'), 'nano', 'other files still read');
