@@ -16,7 +16,7 @@ import type { Copy } from './extents.js';
 import { LayerMap } from './map.js';
 import type { ChunkMemory } from './memory.js';
 
-/** Hash cached bytes on every read that reaches us, or once in a reader's life. */
+/** Hash cached bytes on every read that reaches us, or once in a reader's life. Plain blobs are hashed on every read. */
 export type VerifyMode = 'every-read' | 'first-read';
 
 export interface ChunkReaderOptions {
@@ -162,10 +162,12 @@ export class ChunkReader {
     if (n < buffer.length || (!plain && buffer.equals(ZEROS.subarray(0, buffer.length)))) {
       return this.#isZeroTail(chunk, buffer) ? 'right' : 'absent';
     }
+    // Only the store is ours alone: whoever owns a plain blob can change it after the first read.
+    const once = this.#options.verify === 'first-read' && !plain;
     const bit = 1 << (chunk & 7);
-    if (this.#options.verify === 'first-read' && ((this.#seen[chunk >> 3] ?? 0) & bit) !== 0) return 'right';
+    if (once && ((this.#seen[chunk >> 3] ?? 0) & bit) !== 0) return 'right';
     if (!this.#matches(chunk, buffer)) return 'wrong';
-    if (this.#options.verify === 'first-read') this.#seen[chunk >> 3] = (this.#seen[chunk >> 3] ?? 0) | bit;
+    if (once) this.#seen[chunk >> 3] = (this.#seen[chunk >> 3] ?? 0) | bit;
     return 'right';
   }
 

@@ -8,27 +8,13 @@
  *     | count \n offset \n length \n ... 0 | data of the 1st run | data of the 2nd run | ...
  */
 import { isUtf8 } from 'node:buffer';
-import type { EntryType } from './entry.js';
+import type { EntryType, TarEntry } from './entry.js';
 import { BLOCK } from './header.js';
 
 /** What {@link TarEntry} says of an entry that is read, for one that is written. Names are bytes in latin1 strings. */
-export interface TarMember {
-  readonly type: EntryType;
+export interface TarMember extends Omit<TarEntry, 'xattrs' | 'data' | 'order'> {
   /** Relative; a directory's without its slash. */
   readonly name: string;
-  /** Of symlinks and hard links, else "". */
-  readonly linkName: string;
-  /** 07777. */
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  /** Seconds since 1970. */
-  readonly mtime: number;
-  readonly mtimeNsec: number;
-  /** Bytes of content as a reader of the file sees it; 0 unless a file. */
-  readonly size: number;
-  readonly devMajor: number;
-  readonly devMinor: number;
   readonly xattrs: readonly (readonly [name: string, value: Buffer])[];
   /** The runs of a sparse file that have data, ascending; undefined: all of it. Every run but one at the end has whole blocks. */
   readonly runs?: readonly SparseRun[] | undefined;

@@ -264,6 +264,37 @@ t.test('cached chunks are hashed: damage heals from the source, and fails when t
   without.close();
 });
 
+t.test('first-read trusts the store after the first read, and a plain blob never', async (t) => {
+  const { job, index, store } = setup(t);
+  const tar = await sampleTar();
+  for (const [name, blob, trusted] of [
+    ['plain', tar, false],
+    ['gzip', gzipSync(tar), true],
+  ] as const) {
+    const j = job(blob, tar);
+    const { facts } = await index(j);
+    const reader = ChunkReader.open({
+      id: 1,
+      directory: j.layerDirectory,
+      mapPath: store.mapPath(facts.blob),
+      blob: j.blob,
+      verify: 'first-read',
+      memory: new ChunkMemory(CHUNK),
+    });
+    const chunk = Buffer.alloc(CHUNK);
+    reader.read(5 * CHUNK, CHUNK, chunk, 0);
+    t.ok(reader.readCached(5 * CHUNK, CHUNK, chunk, 0), name);
+    const { verified } = reader.counters;
+    t.ok(reader.readCached(5 * CHUNK, CHUNK, chunk, 0));
+    t.equal(reader.counters.verified - verified, trusted ? 0 : CHUNK, `${name}: bytes hashed again`);
+    if (!trusted) {
+      flip(j.blob.path, 5 * CHUNK + 9);
+      t.throws(() => reader.read(5 * CHUNK, CHUNK, chunk, 0), { code: 'CHUNK_DIGEST_MISMATCH' });
+    }
+    reader.close();
+  }
+});
+
 t.test('sparse files off block borders read back from the appendix', async (t) => {
   const { job, index, open } = setup(t);
   // Segments of odd lengths at odd places: "abc" at 10, "defgh" at 1000, 600 bytes at 1500.
