@@ -12,6 +12,8 @@ const OURS: Readonly<Partial<Record<string, string>>> = {
   'subdir=': '--subdir',
   'upper=': '--upper',
   'aci-path=': '--aci-path',
+  'uid-map=': '--uid-map',
+  'gid-map=': '--gid-map',
   'store=': '--store',
   'run=': '--run',
   writable: '--rw',

@@ -141,7 +141,13 @@ export class Attacher {
     const { blobs } = this.#options;
     await blobs.acquire(record.id);
     const devices = record.layers.map(({ slot }) => blobs.path(slot));
-    await mountErofs({ treePath: record.treePath, devices, target, flags: record.flags });
+    await mountErofs({
+      treePath: record.treePath,
+      devices,
+      target,
+      flags: record.flags,
+      idMap: record.idMap ?? undefined,
+    });
   }
 
   async #mountFuse(record: MountRecord, target: string): Promise<void> {
@@ -149,7 +155,7 @@ export class Attacher {
     await this.#options.connections.open(
       record.id,
       { target, source: sourceOf(record), subtype: SUBTYPE, allowOther: true, flags: record.flags },
-      { kind: 'image', treePath: record.treePath, slots },
+      { kind: 'image', treePath: record.treePath, slots, idMap: record.idMap ?? undefined },
     );
     const device = mountAt(target)?.device;
     if (device !== undefined) raiseReadAhead(device);

@@ -10,6 +10,7 @@ import { layerKey, prepareImage, type PreparedImage } from '../image/prepare.js'
 import type { OnProgress } from '../image/progress.js';
 import type { ByteCounts } from '../mount/counters.js';
 import { chooseEngine, type EngineChoice } from '../mount/engine.js';
+import { idMapOf } from '../mount/id-map.js';
 import { readMountInfo } from '../mount/mountinfo.js';
 import { formatPlatform, parsePlatform } from '../oci/platform.js';
 import { resolveImage } from '../source/index.js';
@@ -341,6 +342,7 @@ export class MountTable {
       overlay: null,
       subdir: null,
       flags: request.flags,
+      idMap: idMapOf(request.idMap?.uid ?? [], request.idMap?.gid ?? []) ?? null,
       ownsMountpoint: request.mountpoint === undefined,
       imageDevice: null,
       overlayDevice: null,
@@ -366,6 +368,7 @@ export class MountTable {
       upper: record.overlay?.upper ?? null,
       subdir: record.subdir,
       flags: record.flags,
+      idMap: record.idMap,
       created: record.created,
       bytes: { served: sum('served'), verified: sum('verified'), filled: sum('filled') },
     };

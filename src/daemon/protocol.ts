@@ -12,6 +12,7 @@
 import { z } from 'zod';
 import type { SerializedError } from '../errors.js';
 import type { ProgressEvent } from '../image/progress.js';
+import { idMapSchema, type IdMap } from '../mount/id-map.js';
 import { mountFlags, type MountFlag } from '../mount/flags.js';
 
 export const mountRequest = z.strictObject({
@@ -34,6 +35,8 @@ export const mountRequest = z.strictObject({
   /** A directory inside the image, which is shown instead of all of it. */
   subdir: z.string().max(4095).optional(),
   flags: z.array(z.enum(mountFlags)).max(mountFlags.length).default([]),
+  /** The ids that are shown instead of the image's. */
+  idMap: idMapSchema.optional(),
 });
 export type MountRequest = z.infer<typeof mountRequest>;
 export type MountRequestInput = z.input<typeof mountRequest>;
@@ -60,6 +63,7 @@ export interface MountStatus {
   /** The directory of the image that is shown, where it is not all. */
   readonly subdir: string | null;
   readonly flags: readonly MountFlag[];
+  readonly idMap: IdMap | null;
   /** Milliseconds since 1970. */
   readonly created: number;
   /** Bytes since the server started, over all mounts that share a layer. */

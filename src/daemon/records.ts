@@ -6,6 +6,7 @@ import { readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'no
 import { z } from 'zod';
 import { parseDigest } from '../digest/index.js';
 import { errnoOf } from '../errors.js';
+import { idMapSchema } from '../mount/id-map.js';
 import { mountFlags } from '../mount/flags.js';
 import type { RunDir } from './run-dir.js';
 
@@ -59,6 +60,8 @@ const mountRecord = z.object({
   /** The directory of the image that is shown, from its root on and without symlinks; the image is at `RunDir.lower(id)` then. */
   subdir: z.string().nullable(),
   flags: z.array(z.enum(mountFlags)),
+  /** The ids that are shown instead of the image's. */
+  idMap: idMapSchema.nullable(),
   /** "major:minor" of the mounts, once they are made: tells ours from another's on the same place. */
   imageDevice: z.string().nullable(),
   overlayDevice: z.string().nullable(),

@@ -46,13 +46,13 @@ export async function recover(options: RecoveryOptions, held: ReadonlyMap<string
     held,
     alive.filter(({ engine, detached }) => engine === 'kernel' && !detached).map(({ id }) => id),
   );
-  for (const { id, layers, negotiated, treePath } of alive) {
+  for (const { id, idMap, layers, negotiated, treePath } of alive) {
     const fd = held.get(id);
     if (fd === undefined) continue;
     connections.adopt(
       id,
       fd,
-      { kind: 'image', treePath, slots: layers.map(({ slot }) => slot) },
+      { kind: 'image', treePath, slots: layers.map(({ slot }) => slot), idMap: idMap ?? undefined },
       negotiated ?? undefined,
     );
   }

@@ -12,13 +12,20 @@ import { Session } from '../fuse/session.js';
 import { BlobFs } from '../mount/blobfs.js';
 import { Counters } from '../mount/counters.js';
 import { FailedFs } from '../mount/failed-fs.js';
+import type { IdMap } from '../mount/id-map.js';
 import { ImageFs } from '../mount/image-fs.js';
 import { LayerReaders, type LayerSource } from '../mount/layer-readers.js';
 import { mmapReadOnly, type Mapping } from '../native/libc.js';
 import { withoutSeal } from '../store/sealed.js';
 
 export type ConnectionContent =
-  { readonly kind: 'blobs' } | { readonly kind: 'image'; readonly treePath: string; readonly slots: readonly number[] };
+  | { readonly kind: 'blobs' }
+  | {
+      readonly kind: 'image';
+      readonly treePath: string;
+      readonly slots: readonly number[];
+      readonly idMap: IdMap | undefined;
+    };
 
 export interface ConnectionSpec {
   /** The epoll datum: from 1 on, never used twice by one server. */
@@ -120,7 +127,7 @@ export class Served {
     let tree: Mapping | undefined;
     try {
       tree = mapFile(content.treePath);
-      const fs = new ImageFs(new ErofsReader(withoutSeal(tree.bytes)), this.layers, content.slots);
+      const fs = new ImageFs(new ErofsReader(withoutSeal(tree.bytes)), this.layers, content.slots, content.idMap);
       return { fs, close: () => tree?.close() };
     } catch (e) {
       tree?.close();

@@ -2,6 +2,7 @@
  * User and group ids of an image as others on the host: ranges as user_namespaces(7) and podman's --uidmap have them. An
  * id that no range covers is shown as the overflow id, as the kernel does (/proc/sys/kernel/overflowuid).
  */
+import { z } from 'zod';
 import { LaminaError } from '../errors.js';
 
 /** `size` ids of the image from `container` on are the host's from `host` on. */
@@ -16,13 +17,17 @@ export interface IdMap {
   readonly gid: readonly IdRange[];
 }
 
+const id = z.int().min(0).max(0xffff_fffe);
+const ranges = z.array(z.object({ container: id, host: id, size: z.int().min(1).max(0xffff_ffff) })).readonly();
+export const idMapSchema = z.object({ uid: ranges, gid: ranges });
+
 /** nobody and nogroup: what an id is where it has no other. */
 export const OVERFLOW_ID = 65_534;
 
 /** 2^32 - 1 is no id: it is (uid_t) -1 of chown(2). */
 const ID_LIMIT = 0xffff_ffff;
 /** UID_GID_MAP_MAX_EXTENTS of linux/user_namespace.h. */
-export const RANGES_MAX = 340;
+const RANGES_MAX = 340;
 
 /** `CONTAINER:HOST:SIZE`, decimal. Throws USAGE. */
 export function parseIdRange(text: string): IdRange {
@@ -45,8 +50,20 @@ export function mapId(ranges: readonly IdRange[], id: number): number {
   return OVERFLOW_ID;
 }
 
+/**
+ * The map that ranges of users, of groups or of both make: those of the one serve for the other where it has none, as
+ * podman has it. Undefined where there are none. Throws USAGE.
+ */
+export function idMapOf(uid: readonly IdRange[], gid: readonly IdRange[]): IdMap | undefined {
+  if (uid.length === 0 && gid.length === 0) return undefined;
+  const map = { uid: uid.length === 0 ? gid : uid, gid: gid.length === 0 ? uid : gid };
+  checkRanges(map.uid);
+  checkRanges(map.gid);
+  return map;
+}
+
 /** Throws USAGE where two ranges share an id of the image or of the host, or there are too many. */
-export function checkRanges(ranges: readonly IdRange[]): void {
+function checkRanges(ranges: readonly IdRange[]): void {
   if (ranges.length > RANGES_MAX) throw new LaminaError('USAGE', `More than ${RANGES_MAX} id ranges`);
   for (const side of ['container', 'host'] as const) {
     const sorted = [...ranges].sort((a, b) => a[side] - b[side]);

@@ -13,6 +13,8 @@ import {
   type StatFs,
   type Visit,
 } from '../fuse/file-system.js';
+import { mapId, type IdMap } from './id-map.js';
+import { mapXattr } from './id-map-xattrs.js';
 import type { LayerReaders } from './layer-readers.js';
 
 const SPAN_SHIFT = 20;
@@ -24,10 +26,13 @@ export class ImageFs implements FileSystem {
   /** Slots of the image's layers; device numbers of the tree count from 1. */
   readonly #slots: readonly number[];
 
-  constructor(tree: ErofsReader, layers: LayerReaders, slots: readonly number[]) {
+  readonly #idMap: IdMap | undefined;
+
+  constructor(tree: ErofsReader, layers: LayerReaders, slots: readonly number[], idMap?: IdMap) {
     this.#tree = tree;
     this.#layers = layers;
     this.#slots = slots;
+    this.#idMap = idMap;
     this.capabilities = { xattrs: tree.hasXattrs, acls: tree.hasAcls };
   }
 
@@ -38,8 +43,9 @@ export class ImageFs implements FileSystem {
   getattr(node: number, into: Attributes): boolean {
     const tree = this.#tree;
     into.mode = tree.mode(node);
-    into.uid = tree.uid(node);
-    into.gid = tree.gid(node);
+    const idMap = this.#idMap;
+    into.uid = idMap === undefined ? tree.uid(node) : mapId(idMap.uid, tree.uid(node));
+    into.gid = idMap === undefined ? tree.gid(node) : mapId(idMap.gid, tree.gid(node));
     into.nlink = tree.nlink(node);
     into.rdev = tree.rdev(node);
     into.size = tree.size(node);
@@ -58,7 +64,8 @@ export class ImageFs implements FileSystem {
   }
 
   getxattr(node: number, name: string): Uint8Array | undefined {
-    return this.#tree.xattr(node, name);
+    const value = this.#tree.xattr(node, name);
+    return value === undefined || this.#idMap === undefined ? value : mapXattr(this.#idMap, name, value);
   }
 
   listxattr(node: number): readonly string[] {

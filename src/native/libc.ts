@@ -32,6 +32,14 @@ interface Libc {
   readonly fsconfig: Native;
   readonly fsmount: Native;
   readonly moveMount: Native;
+  readonly mountSetattr: (
+    number: number,
+    fd: number,
+    path: string,
+    flags: number,
+    attributes: Uint8Array,
+    size: number,
+  ) => number;
 }
 
 let loaded: Libc | undefined;
@@ -67,6 +75,9 @@ function libc(): Libc {
       moveMount: lib.func(
         'long syscall(long number, int from, const char *fromPath, int to, const char *toPath, unsigned int flags)',
       ) as Native,
+      mountSetattr: lib.func(
+        'long syscall(long number, int fd, const char *path, unsigned int flags, void *attributes, size_t size)',
+      ),
     };
     return loaded;
   } catch (e) {
@@ -137,17 +148,20 @@ function callAsync(name: string, native: Native, ...args: unknown[]): Promise<nu
 }
 
 // fsopen(2) and its family: one number on every architecture; glibc has had wrappers only since 2.36.
-const SYS = { moveMount: 429, fsopen: 430, fsconfig: 431, fsmount: 432 } as const;
+const SYS = { moveMount: 429, fsopen: 430, fsconfig: 431, fsmount: 432, mountSetattr: 442 } as const;
 const FSCONFIG = { setFlag: 0, setString: 1, create: 6 } as const;
 const FSOPEN_CLOEXEC = 1;
 const FSMOUNT_CLOEXEC = 1;
 const MOVE_MOUNT_F_EMPTY_PATH = 4;
 const AT_FDCWD = -100;
+const AT_EMPTY_PATH = 0x1000;
+const MOUNT_ATTR_IDMAP = 0x0010_0000n;
 
 /**
  * Mounts a file system through fsopen(2) (Linux >= 5.2), which takes any number of options (mount(2) stops at one page:
  * about 170 device= options) and whose context says in words why a mount was refused.
- * The calls that may reach our own FUSE server run in another thread.
+ * The calls that may reach our own FUSE server run in another thread. With a user namespace's descriptor the mount shows
+ * ids as that namespace maps them (Linux >= 5.12, where the file system can).
  */
 export async function fsMount(
   type: string,
@@ -155,6 +169,7 @@ export async function fsMount(
   options: readonly (readonly [string, string | undefined])[],
   attributes: number,
   target: string,
+  userNamespace?: number,
 ): Promise<void> {
   const { fsopen, fsconfig, fsmount, moveMount } = libc();
   const context = check('fsopen', fsopen(SYS.fsopen, type, FSOPEN_CLOEXEC), type);
@@ -168,10 +183,24 @@ export async function fsMount(
     await callOnContext('fsconfig', context, fsconfig, SYS.fsconfig, context, FSCONFIG.create, null, null, 0);
     const mountFd = await callOnContext('fsmount', context, fsmount, SYS.fsmount, context, FSMOUNT_CLOEXEC, attributes);
     fds.push(mountFd);
+    if (userNamespace !== undefined) mapIds(mountFd, userNamespace);
     await callAsync('move_mount', moveMount, SYS.moveMount, mountFd, '', AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);
   } finally {
     for (const fd of fds) closeSync(fd);
   }
+}
+
+/** mount_setattr(2) of a mount that is nowhere yet: struct mount_attr is u64 set, u64 clear, u64 propagation, u64 userns_fd. */
+function mapIds(mountFd: number, userNamespace: number): void {
+  const attributes = Buffer.alloc(32);
+  attributes.writeBigUInt64LE(MOUNT_ATTR_IDMAP, 0);
+  attributes.writeBigUInt64LE(BigInt(userNamespace), 24);
+  const { mountSetattr } = libc();
+  check(
+    'mount_setattr',
+    mountSetattr(SYS.mountSetattr, mountFd, '', AT_EMPTY_PATH, attributes, attributes.length),
+    'ids',
+  );
 }
 
 async function callOnContext(name: string, context: number, native: Native, ...args: unknown[]): Promise<number> {

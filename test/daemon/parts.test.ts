@@ -132,6 +132,7 @@ t.test('Records come back as they were written; half a file is passed over', asy
     overlay: { upper: '/u', work: '/w', ownedDirectory: null },
     subdir: '/usr/share',
     flags: ['nosuid'],
+    idMap: { uid: [{ container: 0, host: 100_000, size: 65_536 }], gid: [] },
     imageDevice: '0:40',
     overlayDevice: null,
     ownsMountpoint: false,

@@ -9,6 +9,7 @@ import { aciPathOf, referenceOf } from '../open-image.js';
 import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
 import { interruptible } from '../signals.js';
 import { applyMountOptions, parseMountOptions } from '../mount-options.js';
+import { idMapOf, parseIdRange, type IdRange } from '../../mount/id-map.js';
 import type { MountFlag } from '../../mount/flags.js';
 import { LaminaError } from '../../errors.js';
 import { plural } from '../text.js';
@@ -18,6 +19,8 @@ export interface MountOptions extends ServedTreeOptions {
   readonly rw?: boolean;
   readonly upper?: string;
   readonly subdir?: string;
+  readonly uidMap?: readonly IdRange[];
+  readonly gidMap?: readonly IdRange[];
   readonly option?: readonly string[];
   readonly flags?: readonly MountFlag[];
 }
@@ -33,6 +36,12 @@ export function registerMount(program: Command, cli: Cli): void {
     .option('--rw', 'writable: an overlay over the image; without --upper the changes go with the mount')
     .option('--upper <dir>', 'where the writes go, and stay (with --rw)')
     .option('--subdir <path>', 'show this directory of the image instead of all of it')
+    .option(
+      '--uid-map <container:host:size>',
+      "show users' ids of the image as others; once for each range",
+      collectRange,
+    )
+    .option('--gid-map <container:host:size>', "the same of groups' (default: as the users')", collectRange)
     .option('-o, --option <list>', 'options as in fstab: nosuid,nodev,noexec, and those above as name=value', collect)
     .addHelpText(
       'after',
@@ -41,6 +50,7 @@ export function registerMount(program: Command, cli: Cli): void {
         ['dir=$(lamina mount -q app.tar)', 'somewhere; the path is printed'],
         ['lamina mount --rw --upper ./changes app.oci /mnt', 'writes are kept in ./changes'],
         ['lamina mount --subdir /usr/share/doc app.oci /mnt', 'one directory'],
+        ['lamina mount --uid-map 0:100000:65536 app.oci /mnt', "for a user namespace: the image's root is user 100000"],
         ['lamina mount -o nosuid,nodev,engine=fuse app.oci /mnt', 'as mount(8) has it'],
       ]) + FSTAB,
     )
@@ -53,6 +63,10 @@ export function registerMount(program: Command, cli: Cli): void {
         mount(context, image, mountpoint, { ...command.opts<MountOptions>(), flags }),
       );
     });
+}
+
+function collectRange(text: string, before: readonly IdRange[] = []): readonly IdRange[] {
+  return [...before, parseIdRange(text)];
 }
 
 const FSTAB = `
@@ -93,6 +107,7 @@ export function mountRequestOf(
   options: MountOptions,
 ): MountRequestInput {
   const { platform, engine, verify, compat, rw, upper, subdir, flags } = options;
+  const idMap = idMapOf(options.uidMap ?? [], options.gidMap ?? []);
   const aciPath = aciPathOf(context, options);
   if (upper !== undefined && rw !== true) {
     throw new LaminaError('USAGE', '--upper says where writes go, but the mount is read-only', { hint: 'Add --rw.' });
@@ -107,6 +122,7 @@ export function mountRequestOf(
     ...(compat === undefined ? {} : { compat }),
     ...(subdir === undefined ? {} : { subdir }),
     ...(flags === undefined ? {} : { flags: [...flags] }),
+    ...(idMap === undefined ? {} : { idMap: { uid: [...idMap.uid], gid: [...idMap.gid] } }),
     ...(rw === true ? { writable: upper === undefined ? {} : { upper: resolve(context.cwd, upper) } } : {}),
   };
 }
