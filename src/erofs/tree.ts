@@ -62,6 +62,8 @@ export const marker = {
   whiteout: 'trusted.lamina.whiteout',
   /** An absolute path inside the image (raw bytes): an empty regular file standing for a hard link to a lower layer's inode. */
   link: 'trusted.lamina.link',
+  /** "y": more than one entry of the layer has named it, though the others may have been replaced. */
+  linked: 'trusted.lamina.linked',
   /** "y": a real character device 0:0 of the image, which without this would read as a whiteout. */
   device: 'trusted.lamina.device',
   /** On the root: whiteouts that have no place in the tree, NUL-separated paths. */

@@ -260,7 +260,10 @@ export class TreeBuilder {
     if (parent === linkParent && last === linkName) throw linkInvalid(entry, 'it is a link to itself');
     const target = parent?.children?.get(last);
     if (target !== undefined) {
-      if (!isDirectory(target)) return target;
+      if (!isDirectory(target)) {
+        (target.xattrs ??= new Map()).set(marker.linked, YES);
+        return target;
+      }
       if (target.order !== 0) throw linkInvalid(entry, 'its target is a directory');
     }
     return {

@@ -66,6 +66,8 @@ class Merge {
   readonly #observer: MergeObserver | undefined;
   /** Changes when a directory or symlink is replaced: places found before may be wrong then. */
   #epoch = 0;
+  /** Of the layer being applied: what stands for a hard link with several names, and what these name. */
+  readonly #targets = new Map<Inode, Inode>();
   /** What a symlink to a name like a whiteout's has made; taken out when the layer is done. */
   readonly #hidden: { readonly parent: Inode; readonly name: string }[] = [];
 
@@ -76,7 +78,7 @@ class Merge {
 
   apply(layer: Inode, device: number): void {
     const rootPlace: Place = { parent: undefined, name: '', inode: layer, order: 0 };
-    const { entries, whiteouts, opaques } = survey(rootPlace);
+    const { entries, links, whiteouts, opaques } = survey(rootPlace);
     this.#removeLower(whiteouts, opaques, detachedPaths(layer));
     if (layer.xattrs?.has(marker.implied) !== true) {
       this.#observer?.attributes(undefined, '', this.root, layer);
@@ -84,7 +86,14 @@ class Merge {
     }
     entries.sort((a, b) => a.order - b.order);
     const deferred: Place[] = [];
-    for (const entry of entries) if (!this.#put(entry, device)) deferred.push(entry);
+    let known = 0;
+    for (const entry of entries) {
+      // What a hard link names is found when its turn comes, though its names may have to wait.
+      for (let link = links[known]; link !== undefined && link.order <= entry.order; link = links[++known])
+        this.#findTarget(link);
+      if (!this.#put(entry, device)) deferred.push(entry);
+    }
+    this.#targets.clear();
     this.#putDeferred(deferred, device);
     for (const { parent, name } of this.#hidden.splice(0)) parent.children?.delete(name);
   }
@@ -161,7 +170,7 @@ class Merge {
     const existing = parent.children?.get(name);
     const link = linkOf(inode);
     if (link !== undefined) {
-      const target = this.#linkTarget(link);
+      const target = this.#targets.get(inode) ?? this.#linkTarget(link);
       if (target === undefined) return false;
       if (isDirectory(target)) throw missingTarget(entry);
       this.#set(parent, name, target, existing);
@@ -227,6 +236,11 @@ class Merge {
     return resolveDirectory(this.root, pathOf(place), { follow: this.#follow, make }) ?? this.root;
   }
 
+  #findTarget(link: Inode): void {
+    const target = this.#linkTarget(linkOf(link) ?? '');
+    if (target !== undefined && !isDirectory(target)) this.#targets.set(link, target);
+  }
+
   #linkTarget(path: string): Inode | undefined {
     const components = path.split('/').filter((part) => part !== '');
     const name = components.pop() ?? '';
@@ -237,14 +251,14 @@ class Merge {
 /**
  * A layer's names, apart from what is only a whiteout or implied; a directory before what is in it. A name's order is
  * its inode's place in the archive. That is only known of the first of several hard links: all of them wait for the
- * directories that they are in, which may take the place of lower symlinks.
+ * directories that they are in, which may take the place of lower symlinks. `links`: what stands for a hard link to a
+ * lower layer and has several names, in the order of the archive.
  */
-function survey(root: Place): { entries: Place[]; whiteouts: Place[]; opaques: Place[] } {
+function survey(root: Place): { entries: Place[]; links: Inode[]; whiteouts: Place[]; opaques: Place[] } {
   const entries: Place[] = [];
   const whiteouts: Place[] = [];
   const opaques: Place[] = [];
-  const files = new Set<Inode>();
-  const linked = new Set<Inode>();
+  const links = new Set<Inode>();
   const todo = [root];
   for (let place = todo.pop(); place !== undefined; place = todo.pop()) {
     const { inode } = place;
@@ -259,16 +273,20 @@ function survey(root: Place): { entries: Place[]; whiteouts: Place[]; opaques: P
     if (inode.xattrs?.has(marker.opaque) === true && !isNew && !isWhitedOut) opaques.push(place);
     if (!isRoot && inode.xattrs?.has(marker.implied) !== true) entries.push(place);
     place.isNew = isNew || isWhitedOut;
-    if (!isDirectory(inode)) (files.has(inode) ? linked : files).add(inode);
+    if (isLinked(inode) && linkOf(inode) !== undefined) links.add(inode);
     for (const [name, child] of inode.children ?? []) {
       todo.push({ parent: place, name, inode: child, order: child.order });
     }
   }
   for (const place of entries) {
-    if (!linked.has(place.inode)) continue;
+    if (!isLinked(place.inode)) continue;
     for (let up = place.parent; up !== undefined; up = up.parent) place.order = Math.max(place.order, up.order);
   }
-  return { entries, whiteouts, opaques };
+  return { entries, links: [...links].sort((a, b) => a.order - b.order), whiteouts, opaques };
+}
+
+function isLinked({ xattrs }: Inode): boolean {
+  return xattrs?.has(marker.linked) === true;
 }
 
 function detachedPaths(layer: Inode): string[][] {
