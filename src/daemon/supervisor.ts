@@ -188,4 +188,10 @@ function main(): void {
   supervisor.start();
 }
 
-main();
+try {
+  main();
+} catch (e) {
+  const { code, message } = toLaminaError(e);
+  log('error', message, { code });
+  process.exit(FAILED);
+}

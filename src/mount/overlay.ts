@@ -3,7 +3,7 @@
  * the upper layer. Writes never reach the image.
  */
 import { LaminaError } from '../errors.js';
-import { MOUNT_ATTR_NOATIME, fsMount } from '../native/libc.js';
+import { MOUNT_ATTR_NOATIME, MS_NOATIME, SysError, fsMount, mountAsync } from '../native/libc.js';
 import { flagBits, type MountFlag } from './flags.js';
 
 export interface OverlayMount {
@@ -20,17 +20,19 @@ export interface OverlayMount {
 
 /** Throws MOUNT_FAILED with what the kernel says. */
 export async function mountOverlay({ source, lower, upper, work, target, flags }: OverlayMount): Promise<void> {
+  const options = [
+    ['lowerdir', escapePath(lower)],
+    ['upperdir', escapePath(upper)],
+    ['workdir', escapePath(work)],
+  ] as const;
   try {
-    await fsMount(
-      'overlay',
-      source,
-      [
-        ['lowerdir', escapePath(lower)],
-        ['upperdir', escapePath(upper)],
-        ['workdir', escapePath(work)],
-      ],
-      MOUNT_ATTR_NOATIME | flagBits(flags),
-      target,
+    await fsMount('overlay', source, options, MOUNT_ATTR_NOATIME | flagBits(flags), target).catch(
+      async (e: unknown) => {
+        // Linux before 5.2.
+        if (!(e instanceof SysError) || e.syscall !== 'fsopen' || e.code !== 'ENOSYS') throw e;
+        const data = options.map(([name, value]) => `${name}=${value.replaceAll(',', '\\,')}`).join(',');
+        await mountAsync(source, target, 'overlay', MS_NOATIME | flagBits(flags), data);
+      },
     );
   } catch (e) {
     throw new LaminaError('MOUNT_FAILED', `Cannot mount an overlay on ${target}: ${(e as Error).message}`, {

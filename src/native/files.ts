@@ -3,8 +3,8 @@
  * are bytes, since names need not be UTF-8; nothing follows a symlink at the end of a path, unless the path is a
  * /proc/self/fd link of the caller's own.
  */
-import koffi from 'koffi';
 import { LaminaError } from '../errors.js';
+import { koffi } from './koffi.js';
 import { bindLibrary } from './library.js';
 import { SysError } from './libc.js';
 
@@ -64,7 +64,7 @@ export function setXattr(path: Uint8Array, name: string, value: Uint8Array, { fo
 }
 
 function check(syscall: string, result: number, about?: string): void {
-  if (result < 0) throw new SysError(syscall, koffi.errno(), about);
+  if (result < 0) throw new SysError(syscall, koffi().errno(), about);
 }
 
 function cString(bytes: Uint8Array): Buffer {

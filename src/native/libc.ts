@@ -6,8 +6,8 @@
  */
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
-import koffi from 'koffi';
 import { LaminaError } from '../errors.js';
+import { koffi } from './koffi.js';
 
 type Pointer = bigint;
 type Native = (...args: unknown[]) => unknown;
@@ -46,8 +46,9 @@ let loaded: Libc | undefined;
 
 function libc(): Libc {
   if (loaded !== undefined) return loaded;
+  const { load } = koffi();
   try {
-    const lib = koffi.load(null);
+    const lib = load(null);
     loaded = {
       mount: lib.func(
         'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
@@ -83,7 +84,7 @@ function libc(): Libc {
   } catch (e) {
     throw new LaminaError('NATIVE_UNAVAILABLE', `Cannot load the C library through koffi: ${String(e)}`, {
       cause: e,
-      hint: 'Lamina needs the koffi package for this platform (npm ci installs it prebuilt); run `lamina doctor`.',
+      hint: 'Lamina runs on Linux with glibc or musl; `lamina doctor` says more.',
     });
   }
 }
@@ -107,7 +108,7 @@ export class SysError extends Error {
 
 function check(syscall: string, result: unknown, about?: string): number {
   if (typeof result === 'number' && result >= 0) return result;
-  throw new SysError(syscall, koffi.errno(), about);
+  throw new SysError(syscall, koffi().errno(), about);
 }
 
 /** mount(2) flags (linux/mount.h). */
@@ -127,6 +128,17 @@ export async function umount2(target: string, flags: number): Promise<void> {
   await callAsync('umount2', libc().umount2, target, flags);
 }
 
+/** The same, for a file system whose server may be this process. */
+export async function mountAsync(
+  source: string,
+  target: string,
+  type: string,
+  flags: number,
+  data: string,
+): Promise<void> {
+  await callAsync('mount', libc().mount, source, target, type, flags, data);
+}
+
 /**
  * Shows what is at `source` at `target`, too (MS_BIND), with the flags of the mount that `source` is in. In a thread of
  * its own, as umount2: the source may be in a file system that this process serves.
@@ -141,7 +153,7 @@ function callAsync(name: string, native: Native, ...args: unknown[]): Promise<nu
       if (error !== null && error !== undefined)
         reject(error instanceof Error ? error : new Error(JSON.stringify(error)));
       else if (typeof result === 'number' && result >= 0) resolve(result);
-      else reject(new SysError(name, koffi.errno(), typeof args[0] === 'string' ? args[0] : ''));
+      else reject(new SysError(name, koffi().errno(), typeof args[0] === 'string' ? args[0] : ''));
     };
     (native as unknown as { async: Native }).async(...args, done);
   });
@@ -178,7 +190,7 @@ export async function fsMount(
     for (const [key, value] of [['source', source] as const, ...options]) {
       const command = value === undefined ? FSCONFIG.setFlag : FSCONFIG.setString;
       if (fsconfig(SYS.fsconfig, context, command, key, value ?? null, 0) === 0) continue;
-      throw new SysError('fsconfig', koffi.errno(), `${key}: ${contextLog(context)}`);
+      throw new SysError('fsconfig', koffi().errno(), `${key}: ${contextLog(context)}`);
     }
     await callOnContext('fsconfig', context, fsconfig, SYS.fsconfig, context, FSCONFIG.create, null, null, 0);
     const mountFd = await callOnContext('fsmount', context, fsmount, SYS.fsmount, context, FSMOUNT_CLOEXEC, attributes);
@@ -242,10 +254,10 @@ const MAP_FAILED = 0xffffffffffffffffn;
 export function mmapReadOnly(fd: number, length: number): Mapping {
   if (length === 0) return { bytes: Buffer.alloc(0), close: () => undefined };
   const address = libc().mmap(null, length, PROT_READ, MAP_SHARED, fd, 0);
-  if (address === MAP_FAILED) throw new SysError('mmap', koffi.errno());
+  if (address === MAP_FAILED) throw new SysError('mmap', koffi().errno());
   let open = true;
   return {
-    bytes: Buffer.from(koffi.view(address, length)),
+    bytes: Buffer.from(koffi().view(address, length)),
     close() {
       if (open) libc().munmap(address, length);
       open = false;
@@ -265,13 +277,13 @@ export function setNonBlocking(fd: number): void {
 /** read(2) into the whole buffer: bytes read, or -errno. */
 export function readRaw(fd: number, buffer: Uint8Array): number {
   const n = libc().read(fd, buffer, buffer.length);
-  return n >= 0 ? n : -koffi.errno();
+  return n >= 0 ? n : -koffi().errno();
 }
 
 /** write(2) of the first `length` bytes: bytes written, or -errno. */
 export function writeRaw(fd: number, buffer: Uint8Array, length: number): number {
   const n = libc().write(fd, buffer, length);
-  return n >= 0 ? n : -koffi.errno();
+  return n >= 0 ? n : -koffi().errno();
 }
 
 export const errno = {
@@ -367,12 +379,12 @@ const MSG_CMSG_CLOEXEC = 0x40000000;
 
 function message(byte: Buffer, control: Buffer): { header: Buffer; keep: Buffer } {
   const iov = Buffer.alloc(16);
-  iov.writeBigUInt64LE(koffi.address(byte), 0);
+  iov.writeBigUInt64LE(koffi().address(byte), 0);
   iov.writeBigUInt64LE(1n, 8);
   const header = Buffer.alloc(56);
-  header.writeBigUInt64LE(koffi.address(iov), 16);
+  header.writeBigUInt64LE(koffi().address(iov), 16);
   header.writeBigUInt64LE(1n, 24);
-  header.writeBigUInt64LE(koffi.address(control), 32);
+  header.writeBigUInt64LE(koffi().address(control), 32);
   header.writeBigUInt64LE(BigInt(control.length), 40);
   return { header, keep: iov };
 }

@@ -1,8 +1,8 @@
 /** Binds the functions of a library that the process itself may already export. */
-import koffi from 'koffi';
 import { LaminaError } from '../errors.js';
+import { koffi } from './koffi.js';
 
-type Library = ReturnType<typeof koffi.load>;
+type Library = ReturnType<ReturnType<typeof koffi>['load']>;
 
 /**
  * What `bind` makes of the first library that has every function it asks for: the process itself (Node exports the zlib
@@ -10,10 +10,11 @@ type Library = ReturnType<typeof koffi.load>;
  * the Debian package to install.
  */
 export function bindLibrary<T>(soname: string, debianPackage: string, bind: (library: Library) => T): T {
+  const { load } = koffi();
   let cause: unknown;
   for (const path of [null, soname]) {
     try {
-      return bind(koffi.load(path));
+      return bind(load(path));
     } catch (e) {
       cause = e;
     }

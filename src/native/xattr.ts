@@ -3,7 +3,7 @@
  * names need not be UTF-8; attribute names are latin1 strings of their bytes.
  */
 import { constants } from 'node:os';
-import koffi from 'koffi';
+import { koffi } from './koffi.js';
 import { bindLibrary } from './library.js';
 import { SysError } from './libc.js';
 
@@ -51,7 +51,7 @@ function sized(syscall: string, call: (into: Uint8Array | null, size: number) =>
     const into = Buffer.alloc(Math.max(size, 0));
     const n = size < 0 ? size : call(into, size);
     if (n >= 0) return into.subarray(0, n);
-    const errno = koffi.errno();
+    const errno = koffi().errno();
     if (errno === ENODATA || errno === ENOTSUP) return undefined;
     if (errno !== ERANGE) throw new SysError(syscall, errno);
   }

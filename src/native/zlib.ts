@@ -7,8 +7,8 @@
  *     0 next_in    8 avail_in (u32)   16 total_in    24 next_out   32 avail_out (u32)   40 total_out   48 msg
  *    56 state     64 zalloc           72 zfree       80 opaque     88 data_type (i32)   96 adler      104 reserved
  */
-import koffi from 'koffi';
 import { LaminaError } from '../errors.js';
+import { koffi } from './koffi.js';
 import { bindLibrary } from './library.js';
 
 interface Zlib {
@@ -71,7 +71,7 @@ export class Inflater {
   readonly #struct = new ArrayBuffer(Z_STREAM_SIZE);
   readonly #words = new Uint32Array(this.#struct);
   readonly #pointers = new BigUint64Array(this.#struct);
-  readonly #stream = koffi.address(this.#words);
+  readonly #stream = koffi().address(this.#words);
   readonly #outputAddress: bigint;
   /** Held until the next: zlib has only its address. */
   #input: Uint8Array | undefined;
@@ -80,7 +80,7 @@ export class Inflater {
   /** `outputSize` is in bytes. Throws NATIVE_UNAVAILABLE. */
   constructor(outputSize: number) {
     this.output = Buffer.from(new ArrayBuffer(outputSize));
-    this.#outputAddress = koffi.address(this.output);
+    this.#outputAddress = koffi().address(this.output);
     const result = this.#zlib.inflateInit2(this.#stream, GZIP, this.#zlib.version, Z_STREAM_SIZE);
     if (result === Z_OK) return;
     throw new LaminaError('NATIVE_UNAVAILABLE', `zlib ${this.#zlib.version} refused to start (result ${result})`);
@@ -99,7 +99,7 @@ export class Inflater {
     const available = Math.min(input.length - from, MAX_INPUT);
     if (this.#input !== input) {
       this.#input = input;
-      this.#inputAddress = koffi.address(input);
+      this.#inputAddress = koffi().address(input);
     }
     this.#pointers[0] = this.#inputAddress + BigInt(from);
     this.#words[2] = available;
@@ -142,7 +142,7 @@ export class Inflater {
   /** zlib's words for the last error. */
   get message(): string {
     if (this.#pointers[6] === 0n) return 'zlib gives no reason';
-    return koffi.decode(this.#words, 48, 'const char *') as string;
+    return koffi().decode(this.#words, 48, 'const char *') as string;
   }
 
   /** Frees zlib's memory. May be called again. */

@@ -2,8 +2,8 @@
  * Streaming zstd decompression, which node:zlib has not had before 22.15: from the zstd that Node itself exports since
  * then, else from libzstd.so.1. Sizes are size_t; an error is a size_t near 2^64 (zstd_errors.h), here a negative number.
  */
-import koffi from 'koffi';
 import { LaminaError } from '../errors.js';
+import { koffi } from './koffi.js';
 import { bindLibrary } from './library.js';
 
 interface Zstd {
@@ -52,8 +52,8 @@ export class Decompressor {
   // ZSTD_inBuffer and ZSTD_outBuffer: pointer, size, position.
   readonly #in = new BigUint64Array(new ArrayBuffer(24));
   readonly #out = new BigUint64Array(new ArrayBuffer(24));
-  readonly #inAddress = koffi.address(this.#in);
-  readonly #outAddress = koffi.address(this.#out);
+  readonly #inAddress = koffi().address(this.#in);
+  readonly #outAddress = koffi().address(this.#out);
   #context: bigint | undefined;
   /** Held until the next: zstd has only its address. */
   #input: Uint8Array | undefined;
@@ -61,7 +61,7 @@ export class Decompressor {
   /** `outputSize` is in bytes. Throws NATIVE_UNAVAILABLE. */
   constructor(outputSize: number) {
     this.output = Buffer.from(new ArrayBuffer(outputSize));
-    this.#out[0] = koffi.address(this.output);
+    this.#out[0] = koffi().address(this.output);
     const context = this.#zstd.createDCtx();
     if (context === null) throw new LaminaError('NATIVE_UNAVAILABLE', 'zstd refused to start: out of memory');
     this.#context = context;
@@ -81,7 +81,7 @@ export class Decompressor {
     const context = this.#open();
     if (this.#input !== input) {
       this.#input = input;
-      this.#in[0] = koffi.address(input);
+      this.#in[0] = koffi().address(input);
     }
     this.#in[1] = BigInt(input.length);
     this.#in[2] = BigInt(from);

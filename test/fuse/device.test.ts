@@ -120,8 +120,19 @@ t.test('extended attributes come as they are', async (t) => {
 const oldKernels: Readonly<Record<string, InitLimits>> = {
   'without the refusal of opens': { withoutFlags: (1 << 17) | (1 << 24) },
   'without readdirplus, large reads and cached links': { withoutFlags: (1 << 13) | (1 << 14) | (1 << 22) | (1 << 23) },
+  'without asynchronous reads and parallel lookups': { withoutFlags: 1 | (1 << 18) },
+  'of protocol 7.36, without resend and idmapped mounts': { maxMinor: 36, withoutFlags2: -1 },
   'of protocol 7.31': { maxMinor: 31, withoutFlags: 1 << 30 },
+  'of protocol 7.26': { maxMinor: 26, withoutFlags: ~0x07ff_ffff | (0x1f << 22) },
+  'of protocol 7.23': { maxMinor: 23, withoutFlags: ~0x0001_ffff },
 };
+
+t.test('a kernel of an older protocol is refused, and nobody waits', async (t) => {
+  if (skipUnless(t, isRoot, 'mounting needs root')) return;
+  const { path } = await serveTree(t, { limits: { maxMinor: 22 } });
+  t.teardown(() => umount2(path, 2));
+  await t.rejects(readFile(join(path, 'hello')), { code: 'ECONNREFUSED' });
+});
 
 for (const [which, limits] of Object.entries(oldKernels)) {
   t.test(`a kernel ${which} sees the same`, async (t) => {
