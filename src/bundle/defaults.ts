@@ -30,8 +30,16 @@ interface RuntimeProcess {
   readonly noNewPrivileges: boolean;
 }
 
+interface RuntimeIdMapping {
+  readonly containerID: number;
+  readonly hostID: number;
+  readonly size: number;
+}
+
 interface RuntimeLinux {
-  readonly resources: { readonly devices: readonly { readonly allow: boolean; readonly access: string }[] };
+  readonly resources?: { readonly devices: readonly { readonly allow: boolean; readonly access: string }[] };
+  readonly uidMappings?: readonly RuntimeIdMapping[];
+  readonly gidMappings?: readonly RuntimeIdMapping[];
   readonly namespaces: readonly { readonly type: string }[];
   readonly maskedPaths: readonly string[];
   readonly readonlyPaths: readonly string[];

@@ -32,6 +32,7 @@ import {
   type RuntimeSpec,
 } from './defaults.js';
 import { bindVolumes, imageVolumes, mountList, readonlyAt, withoutPlace, type BindVolume } from './mounts.js';
+import { rootlessConfig, type Rootless } from './rootless.js';
 import { resolveUser, type RootfsFiles } from './user.js';
 
 export type { BindVolume, RootfsFiles, RuntimeSpec };
@@ -51,6 +52,8 @@ export interface RuntimeOptions {
   readonly workdir?: string | undefined;
   /** In the form of the image's User. */
   readonly user?: string | undefined;
+  /** The container of an ordinary user. */
+  readonly rootless?: Rootless | undefined;
 }
 
 export interface RuntimeConfig {
@@ -60,7 +63,7 @@ export interface RuntimeConfig {
 }
 
 /**
- * Throws CONFIG_INVALID (not for Linux), NO_COMMAND, USER_UNKNOWN, USAGE (an option that makes no sense), and what
+ * Throws CONFIG_INVALID (not for Linux), NO_COMMAND, USER_UNKNOWN, PERMISSION_DENIED (rootless), USAGE (an option that makes no sense), and what
  * `files` throws.
  */
 export function runtimeConfig(image: ImageConfig, files: RootfsFiles, options: RuntimeOptions): RuntimeConfig {
@@ -108,7 +111,7 @@ export function runtimeConfig(image: ImageConfig, files: RootfsFiles, options: R
     ...(annotations.size === 0 ? {} : { annotations: Object.fromEntries(annotations) }),
     linux: defaultLinux,
   };
-  return { config, warnings };
+  return { config: options.rootless === undefined ? config : rootlessConfig(config, options.rootless), warnings };
 }
 
 function appcWarnings({ mountPoints, ignored }: AppcApp, { volumes = [] }: RuntimeOptions): string[] {

@@ -58,7 +58,8 @@ export async function makeMountedBundle(
     ...(aciPath.length === 0 ? {} : { aciPath }),
     ...(options.engine === undefined ? {} : { engine: options.engine }),
     ...(options.compat === undefined ? {} : { compat: options.compat }),
-    ...(runtime.readonlyRootfs ? {} : { writable: {} }),
+    // An ordinary user's overlay is made in the container's own mount namespace.
+    ...(runtime.readonlyRootfs || runtime.rootless !== undefined ? {} : { writable: {} }),
   };
   try {
     // Progress and warnings were shown when the image was prepared above, so this is quick: `signal` can wait for it.

@@ -8,8 +8,10 @@ import { RunDir, SOCKET_PATH_MAX } from '../daemon/run-dir.js';
 import { errnoOf } from '../errors.js';
 import { kernelEngineObstacle } from '../mount/engine.js';
 import { eventfd } from '../native/libc.js';
+import { checkRootless } from './doctor-rootless.js';
 import { findExecutable } from './runtime.js';
 import { formatBytes } from './text.js';
+import { isOrdinaryUser } from './user-namespace.js';
 
 /** `warn`: something works less well or not at all, and the rest does; `fail`: nothing can be mounted. */
 export type CheckState = 'ok' | 'warn' | 'fail';
@@ -42,7 +44,7 @@ export function checkMachine({ store, run, env }: Machine): Check[] {
     koffi(),
     decoder('zlib', 'gzip'),
     decoder('zstd', 'zstd'),
-    fusermount(env),
+    ...(isOrdinaryUser() ? checkRootless(env) : []),
     runtimes(env),
     directory('store', store, 'indexes and cached data are kept here'),
     directory('run', run, 'socket, log and records of the daemon'),
@@ -68,9 +70,9 @@ function user(): Check {
     ? { name: 'root', state: 'ok', value: 'uid 0', meaning: 'may mount' }
     : {
         name: 'root',
-        state: 'fail',
+        state: 'ok',
         value: `uid ${uid}`,
-        meaning: 'mounting needs root; looking into images (ls, cat, stat, tree) does not',
+        meaning: 'mounts by fusermount3, containers in a user namespace: see below',
       };
 }
 
@@ -102,7 +104,7 @@ function fuseDevice(): Check {
     const advice = {
       ENOENT: 'modprobe fuse; in a container: --device /dev/fuse',
       ENODEV: 'modprobe fuse',
-      EACCES: 'only root may open it here',
+      EACCES: 'only root may open it here: as root, chmod 0666 /dev/fuse (udev does that elsewhere)',
       EPERM: 'the container may not use the device: --device /dev/fuse',
     }[code];
     return { name, state: 'fail', value: code, meaning: advice ?? 'it cannot be opened, and nothing can be mounted' };
@@ -176,11 +178,6 @@ function attempt(name: string, meaning: string, what: () => void): Check {
       e instanceof Error && 'hint' in e && typeof e.hint === 'string' ? e.hint : 'npm ci installs what is missing';
     return { name, state: 'fail', value: e instanceof Error ? e.message : String(e), meaning: hint };
   }
-}
-
-function fusermount(env: NodeJS.ProcessEnv): Check {
-  const path = findExecutable('fusermount3', env);
-  return { name: 'fusermount3', state: 'ok', value: path ?? 'not installed', meaning: 'not needed by root' };
 }
 
 function runtimes(env: NodeJS.ProcessEnv): Check {

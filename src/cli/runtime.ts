@@ -4,6 +4,7 @@ import { accessSync, constants, readFileSync, rmSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { LaminaError, errnoOf } from '../errors.js';
 import { signalExitCode } from './signals.js';
+import { spawnInNamespace } from './user-namespace.js';
 
 const RUNTIMES = ['runc', 'crun'] as const;
 
@@ -42,6 +43,9 @@ export interface Container {
   readonly directory: string;
   /** The container gets our stdin, else it reads the end of the file at once. */
   readonly stdin: boolean;
+  /** Of an ordinary user: the runtime runs in a user namespace, and may have an overlay over the bundle's rootfs there. */
+  readonly rootless:
+    { readonly overlay: 'must' | 'may'; /** The runtime's own state. */ readonly state: string } | undefined;
 }
 
 /** A signal that the terminal or somebody else sends us is meant for the container. */
@@ -66,12 +70,17 @@ export function holdSignals(): () => void {
 export async function runContainer(container: Container): Promise<number> {
   const { runtime, id, directory, stdin } = container;
   const log = `${directory}.log`;
-  const args = ['--log', log, '--log-format', 'json', 'run', '--bundle', directory, id];
+  const args = [...globalArguments(container), '--log', log, '--log-format', 'json', 'run', '--bundle', directory, id];
+  const stdio = [stdin ? 'inherit' : 'ignore', 'inherit', 'inherit'] as const;
   // A session of its own: a Ctrl-C at the terminal comes to us alone, and reaches the container once.
-  const child = spawn(runtime, args, { stdio: [stdin ? 'inherit' : 'ignore', 'inherit', 'inherit'], detached: true });
+  const child =
+    container.rootless === undefined
+      ? spawn(runtime, args, { stdio: [...stdio], detached: true })
+      : await spawnInNamespace({ command: runtime, args, stdio, cwd: directory, overlay: container.rootless.overlay });
   let stops = 0;
   const forward = (signal: NodeJS.Signals): void => {
-    if (STOPPING.includes(signal) && ++stops >= PATIENCE) void call(runtime, ['kill', id, 'KILL']);
+    if (STOPPING.includes(signal) && ++stops >= PATIENCE)
+      void call(runtime, [...globalArguments(container), 'kill', id, 'KILL']);
     else child.kill(signal);
   };
   for (const signal of FORWARDED) process.on(signal, forward);
@@ -93,8 +102,13 @@ export async function runContainer(container: Container): Promise<number> {
 }
 
 /** Removes what the runtime still has of a container; there may be nothing. */
-export async function deleteContainer({ runtime, id }: Container): Promise<void> {
-  await call(runtime, ['delete', '--force', id]);
+export async function deleteContainer(container: Container): Promise<void> {
+  await call(container.runtime, [...globalArguments(container), 'delete', '--force', container.id]);
+}
+
+/** As root of a user namespace a runtime would take root's directory for its own. */
+function globalArguments({ rootless }: Container): string[] {
+  return rootless === undefined ? [] : ['--root', rootless.state];
 }
 
 /** Resolves when the runtime has ended, well or not. */

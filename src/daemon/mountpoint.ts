@@ -6,7 +6,7 @@ import { mkdir, opendir, readlink, readdir, realpath, stat } from 'node:fs/promi
 import { basename, dirname, join, resolve } from 'node:path';
 import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 import { isDead, mountAt, readMountInfo, type MountInfo } from '../mount/mountinfo.js';
-import { MNT_DETACH, UMOUNT_NOFOLLOW, umount2 } from '../native/libc.js';
+import { unmount } from '../mount/unmount.js';
 import { withDeadline } from './deadline.js';
 import type { Logger } from './log.js';
 
@@ -86,7 +86,7 @@ export async function clearDead(mountpoint: string, log: Logger): Promise<void> 
     if (top?.type.startsWith(OURS) !== true) return;
     if (!(await withDeadline(isDead(mountpoint), TIMEOUT_MS, `Looking at ${mountpoint}`))) return;
     log.warn({ mountpoint, source: top.source }, 'clearing a dead mount');
-    await umount2(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
+    await unmount(mountpoint, true);
   }
 }
 
@@ -121,7 +121,7 @@ export async function unmountAt(
     );
   }
   try {
-    await withDeadline(umount2(mountpoint, UMOUNT_NOFOLLOW), TIMEOUT_MS, `Unmounting ${mountpoint}`);
+    await withDeadline(unmount(mountpoint, false), TIMEOUT_MS, `Unmounting ${mountpoint}`);
     return 'unmounted';
   } catch (e) {
     if (errnoOf(e) === 'EINVAL') return 'absent';
@@ -130,7 +130,7 @@ export async function unmountAt(
       throw await busy(mountpoint);
     }
   }
-  await umount2(mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
+  await unmount(mountpoint, true);
   return 'detached';
 }
 

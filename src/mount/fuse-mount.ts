@@ -1,9 +1,10 @@
-/** Opening a FUSE connection: /dev/fuse and mount(2). Done by the supervisor, or by a server that has lost it. */
+/** Opening a FUSE connection: /dev/fuse and mount(2), as an ordinary user fusermount3. Done by the supervisor, or by a server that has lost it. */
 import { closeSync, constants, openSync } from 'node:fs';
 import { LaminaError, errnoOf } from '../errors.js';
 import { MS_NOATIME, MS_RDONLY, mount, setNonBlocking } from '../native/libc.js';
 import { MAX_READ } from '../fuse/wire.js';
 import { flagBits, type MountFlag } from './flags.js';
+import { fusermount, userAllowOther } from './fusermount.js';
 
 export interface FuseMount {
   readonly target: string;
@@ -18,10 +19,24 @@ export interface FuseMount {
 
 /**
  * Mounts and returns the connection's descriptor, which must be served. mount(2) does not wait for the server.
- * `default_permissions` lets the kernel check modes and ACLs; set-user-ID and devices work, as in a container they must.
+ * `default_permissions` lets the kernel check modes and ACLs; set-user-ID and devices work, as in a container they must,
+ * unless an ordinary user mounts.
  * Throws FUSE_UNAVAILABLE, MOUNT_FAILED.
  */
-export function openFuseMount({ target, source, subtype, allowOther, flags = [] }: FuseMount): number {
+export function openFuseMount(mount: FuseMount): number {
+  return process.geteuid?.() === 0 ? openAsRoot(mount) : openAsUser(mount);
+}
+
+function openAsUser({ target, source, subtype, allowOther, flags = [] }: FuseMount): number {
+  const options = ['ro', 'nosuid', 'nodev', 'default_permissions', `max_read=${MAX_READ}`];
+  if (allowOther && userAllowOther()) options.push('allow_other');
+  if (flags.includes('noexec')) options.push('noexec');
+  const fd = fusermount({ target, source, subtype, options });
+  setNonBlocking(fd);
+  return fd;
+}
+
+function openAsRoot({ target, source, subtype, allowOther, flags = [] }: FuseMount): number {
   let fd: number;
   try {
     fd = openSync('/dev/fuse', constants.O_RDWR);
@@ -47,7 +62,7 @@ export function openFuseMount({ target, source, subtype, allowOther, flags = [] 
     closeSync(fd);
     throw new LaminaError('MOUNT_FAILED', `Cannot mount on ${target}: ${errnoOf(e) ?? String(e)}`, {
       cause: e,
-      hint: errnoOf(e) === 'EPERM' ? 'Mounting needs root (CAP_SYS_ADMIN).' : undefined,
+      hint: errnoOf(e) === 'EPERM' ? 'Root needs CAP_SYS_ADMIN to mount.' : undefined,
     });
   }
 }

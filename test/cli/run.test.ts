@@ -8,6 +8,7 @@ import type { Test } from 'tap';
 import { killDaemon } from '../../scripts/leftovers.js';
 import { findExecutable } from '../../src/cli/runtime.js';
 import type { MountStatus } from '../../src/daemon/protocol.js';
+import { alone } from '../support/alone.js';
 import { cliPath, lamina, runCommand, type CliOptions, type CliResult } from '../support/cli.js';
 import { until } from '../support/daemon.js';
 import { isRoot, skipUnless } from '../support/skip.js';
@@ -49,6 +50,8 @@ async function place(t: Test, config: Record<string, unknown> = {}): Promise<Pla
     },
   };
 }
+
+t.before(alone);
 
 t.test('run', async (t) => {
   if (skipUnless(t, isRoot && hasRunc, 'needs root and runc')) return;

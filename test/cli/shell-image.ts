@@ -5,10 +5,10 @@ import { makeLayout, type ImageSpec, type MadeImage } from '../support/images.js
 
 const tools = ['/bin/sh', '/bin/cat', '/bin/sleep'];
 
-/** Paths of a shell, cat and sleep of this machine, and of what they are linked with. */
-export function programsWithLibraries(): string[] {
-  const libraries = tools.flatMap((path) => execFileSync('ldd', [path], { encoding: 'utf8' }).match(/\/\S+/g) ?? []);
-  return [...new Set([...tools, ...libraries])];
+/** Paths of a shell, cat and sleep of this machine, or of other programs, and of what they are linked with. */
+export function programsWithLibraries(programs: readonly string[] = tools): string[] {
+  const libraries = programs.flatMap((path) => execFileSync('ldd', [path], { encoding: 'utf8' }).match(/\/\S+/g) ?? []);
+  return [...new Set([...programs, ...libraries])];
 }
 
 /** Two layers: the tools, and a passwd file with the user app (1000:1001, in group log). */

@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { DaemonClient } from '../../src/daemon/client.js';
+import { alone } from '../support/alone.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
@@ -25,6 +26,8 @@ async function killServer(client: DaemonClient, daemon: TestDaemon): Promise<Dae
     await delay(10);
   }
 }
+
+t.before(alone);
 
 for (const engine of engines) {
   t.test(`${engine}: the server is killed under readers, who notice nothing`, async (t) => {

@@ -7,10 +7,13 @@ import { mkdir, readFile, readdir, readlink, rm, stat, writeFile } from 'node:fs
 import { join } from 'node:path';
 import t from 'tap';
 import { setup, connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, sumOf } from './fixture.js';
+import { alone } from '../support/alone.js';
 import { failure } from '../support/failure.js';
 import { makeLayout } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
+
+t.before(alone);
 
 t.test('mounts', async (t) => {
   if (skipUnless(t, isRoot, 'mounting needs root')) return;

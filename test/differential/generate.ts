@@ -200,11 +200,13 @@ class Generator {
   }
 
   /**
-   * A hard link to a symlink of a lower layer, or to one that was named through a lower symlink: that it is a symlink the
-   * layer alone cannot know, so its tree has a file there.
+   * A hard link to a symlink of a lower layer, or a symlink that was named through another: that there is a symlink the
+   * layer alone cannot know, so its tree has a file or nothing there.
    */
   #isBorrowed(path: string): boolean {
     if (this.#borrowed.has(path)) return true;
+    const written = this.#written.get(path);
+    if (written !== undefined && written !== path) return true;
     return this.#touched.get(path) === 'explicit' && this.#model.at(path.split('/'))?.layer !== this.#layer;
   }
 

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { bindLibrary } from '../../src/native/library.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
+import { alone } from '../support/alone.js';
 import { runCommand, type CliResult } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
 import { makeLayout, type MadeImage } from '../support/images.js';
@@ -78,6 +79,8 @@ function replaced(directory: string, path: string, content: string): string {
   writeFileSync(file, content);
   return `mount --bind ${file} ${path}`;
 }
+
+t.before(alone);
 
 t.test('koffi is not installed, or its binary is missing or may not be loaded', async (t) => {
   if (cannotRun(t)) return;

@@ -18,6 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
+import { alone } from '../support/alone.js';
 import { runCommand } from '../support/cli.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { blobPath, type MadeImage } from '../support/images.js';
@@ -39,6 +40,8 @@ function hardImage(): { image: MadeImage; oracle: string; randomHash: string } {
   if (shared === undefined) throw new Error('The image was not made');
   return shared;
 }
+
+t.before(alone);
 
 t.before(async () => {
   if (!canMount || missing.length > 0) return;

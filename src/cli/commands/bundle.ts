@@ -8,6 +8,7 @@ import { findDaemon, startedDaemon } from '../daemon-mount.js';
 import { examples } from '../help.js';
 import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
 import { interruptible } from '../signals.js';
+import { isOrdinaryUser, namespaceIds } from '../user-namespace.js';
 
 export interface BundleOptions extends ServedTreeOptions {
   readonly rw?: boolean;
@@ -63,7 +64,19 @@ async function bundle(
   }
   const made = await interruptible(async (signal) => {
     const daemon = await startedDaemon(context);
-    const runtime = { readonlyRootfs: options.rw !== true, terminal: false, args: options.arg, fallback: ['sh'] };
+    const rootless = isOrdinaryUser() ? { map: namespaceIds(), namespace: 'new' as const } : undefined;
+    if (rootless !== undefined && options.rw === true) {
+      throw new LaminaError('PERMISSION_DENIED', 'Cannot make a writable bundle: its overlay needs root', {
+        hint: '`lamina run` gives a container of yours a writable root.',
+      });
+    }
+    const runtime = {
+      readonlyRootfs: options.rw !== true,
+      terminal: false,
+      args: options.arg,
+      fallback: ['sh'],
+      rootless,
+    };
     const request = { reference: image, directory: resolve(cwd, directory), image: options, runtime };
     return makeMountedBundle(context, daemon, request, signal);
   });

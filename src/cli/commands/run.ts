@@ -14,7 +14,9 @@ import { Exit, printError, report } from '../errors.js';
 import { examples } from '../help.js';
 import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
 import { deleteContainer, findRuntime, holdSignals, runContainer, type Container } from '../runtime.js';
+import { RootlessContainer } from '../rootless-container.js';
 import { Interrupted, interruptible } from '../signals.js';
+import { isOrdinaryUser } from '../user-namespace.js';
 
 export interface RunOptions extends ServedTreeOptions {
   readonly interactive?: boolean;
@@ -89,6 +91,7 @@ async function run(context: Context, image: string, args: readonly string[], opt
   }
   const id = `lamina-${randomBytes(6).toString('hex')}`;
   const directory = join(context.run, 'bundles', id);
+  const rootless = isOrdinaryUser() ? new RootlessContainer(context, id, directory) : undefined;
   const request = {
     reference: image,
     directory,
@@ -101,6 +104,7 @@ async function run(context: Context, image: string, args: readonly string[], opt
       volumes: (options.volume ?? []).map((volume) => parseVolume(volume, context.cwd)),
       workdir: options.workdir,
       user: options.user,
+      rootless: rootless?.config,
     },
   };
   const daemon = await interruptible(async (signal) => {
@@ -108,19 +112,32 @@ async function run(context: Context, image: string, args: readonly string[], opt
     await makeMountedBundle(context, client, request, signal);
     return client;
   });
-  const container = { runtime, id, directory, stdin: options.interactive === true || options.tty === true };
+  const container = {
+    runtime,
+    id,
+    directory,
+    stdin: options.interactive === true || options.tty === true,
+    rootless: rootless?.runtime(options.readOnly === true),
+  };
   try {
+    rootless?.makeOverlay();
     return await runContainer(container);
   } finally {
-    await removeContainer(context, daemon, container);
+    await removeContainer(context, daemon, container, rootless);
   }
 }
 
 /** The container's exit code matters more than what goes wrong here, which is only said. */
-async function removeContainer(context: Context, daemon: DaemonClient, container: Container): Promise<void> {
+async function removeContainer(
+  context: Context,
+  daemon: DaemonClient,
+  container: Container,
+  rootless: RootlessContainer | undefined,
+): Promise<void> {
   const { out, env } = context;
   try {
     await deleteContainer(container);
+    await rootless?.removeOverlay();
     await removeMountedBundle(daemon, container.directory, true);
   } catch (e) {
     printError(toLaminaError(e, 'Cannot clean up'), { json: out.json, stderr: out.stderr, env });
