@@ -7,6 +7,7 @@ import { createDecoder } from '../compress/index.js';
 import { RunDir, SOCKET_PATH_MAX } from '../daemon/run-dir.js';
 import { errnoOf } from '../errors.js';
 import { kernelEngineObstacle } from '../mount/engine.js';
+import { loadFuseNative } from '../mount/fuse-native.js';
 import { eventfd } from '../native/libc.js';
 import { checkRootless } from './doctor-rootless.js';
 import { findExecutable } from './runtime.js';
@@ -45,6 +46,7 @@ export function checkMachine({ store, run, env }: Machine): Check[] {
     decoder('zlib', 'gzip'),
     decoder('zstd', 'zstd'),
     ...(isOrdinaryUser() ? checkRootless(env) : []),
+    fuseNative(),
     runtimes(env),
     directory('store', store, 'indexes and cached data are kept here'),
     directory('run', run, 'socket, log and records of the daemon'),
@@ -177,6 +179,22 @@ function attempt(name: string, meaning: string, what: () => void): Check {
     const hint =
       e instanceof Error && 'hint' in e && typeof e.hint === 'string' ? e.hint : 'npm ci installs what is missing';
     return { name, state: 'fail', value: e instanceof Error ? e.message : String(e), meaning: hint };
+  }
+}
+
+/** Optional: it is no fault that it is not there. */
+function fuseNative(): Check {
+  const name = 'fuse-native';
+  try {
+    loadFuseNative();
+    return { name, state: 'ok', value: 'loaded', meaning: 'mount --transport fuse-native works' };
+  } catch (e) {
+    return {
+      name,
+      state: 'ok',
+      value: e instanceof Error ? e.message : String(e),
+      meaning: 'only --transport fuse-native needs it',
+    };
   }
 }
 

@@ -7,6 +7,7 @@ import { mountFlags, type MountFlag } from '../mount/flags.js';
 const OURS: Readonly<Partial<Record<string, string>>> = {
   'platform=': '--platform',
   'engine=': '--engine',
+  'transport=': '--transport',
   'verify=': '--verify',
   'compat=': '--compat',
   'subdir=': '--subdir',

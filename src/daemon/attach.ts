@@ -14,6 +14,7 @@ import type { Connections } from './connections.js';
 import { withDeadline } from './deadline.js';
 import type { Logger } from './log.js';
 import { makeMountpoint, unmountAt, type Unmounted } from './mountpoint.js';
+import type { NativeServers } from './native-servers.js';
 import type { MountRecord } from './records.js';
 import type { RunDir } from './run-dir.js';
 
@@ -26,6 +27,7 @@ const END_TIMEOUT_MS = 1000;
 export interface AttacherOptions {
   readonly run: RunDir;
   readonly connections: Connections;
+  readonly natives: NativeServers;
   readonly blobs: BlobMount;
   readonly log: Logger;
 }
@@ -80,6 +82,7 @@ export class Attacher {
     const target = imageTarget(record, run);
     if (isIndirect(record)) await makeMountpoint(target);
     if (record.engine === 'kernel') await this.#mountKernel(record, target);
+    else if (record.transport === 'fuse-native') learn({ nativePid: await this.#mountNative(record, target) });
     else await this.#mountFuse(record, target);
     learn({ imageDevice: mountAt(target)?.device ?? null });
     await checkAnswers(target);
@@ -107,13 +110,14 @@ export class Attacher {
    * Throws MOUNT_BUSY, MOUNT_FAILED.
    */
   async detach(record: MountRecord, lazy: boolean): Promise<Unmounted> {
-    const { blobs, connections, run } = this.#options;
+    const { blobs, connections, natives, run } = this.#options;
     let result: Unmounted = 'absent';
     if (isIndirect(record)) result = await unmountAt(record.mountpoint, isVisible(record), lazy);
     // The overlay's own reference to the image is not in any namespace: the image's mount is never busy for its sake.
     const image = await unmountAt(imageTarget(record, run), isImage(record), lazy);
     if (!isIndirect(record)) result = image;
     if (record.engine === 'kernel') await blobs.release(record.id);
+    else if (record.transport === 'fuse-native') await natives.ends(record.id, END_TIMEOUT_MS);
     else await connections.ends(record.id, END_TIMEOUT_MS);
     return result;
   }
@@ -133,6 +137,7 @@ export class Attacher {
 
   /** Ends a mount that nothing else ends: the last resort. */
   abort(record: MountRecord): void {
+    if (record.transport === 'fuse-native') return this.#options.natives.abort(record.id);
     const device = mountAt(imageTarget(record, this.#options.run))?.device;
     this.#options.connections.abort(record.id, record.engine === 'fuse' ? device : undefined);
   }
@@ -148,6 +153,12 @@ export class Attacher {
       flags: record.flags,
       idMap: record.idMap ?? undefined,
     });
+  }
+
+  #mountNative(record: MountRecord, target: string): Promise<number> {
+    const { flags, idMap, layers, treePath } = record;
+    const mount = { target, source: sourceOf(record), subtype: SUBTYPE, allowOther: true, flags };
+    return this.#options.natives.open(record.id, { mount, treePath, layers, idMap: idMap ?? undefined });
   }
 
   async #mountFuse(record: MountRecord, target: string): Promise<void> {

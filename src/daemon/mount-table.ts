@@ -23,6 +23,7 @@ import type { Connections } from './connections.js';
 import type { Logger } from './log.js';
 import { checkMountpoint, realMountpoint, refuseIfUsed } from './mountpoint.js';
 import { checkUpper, overlayPlace } from './overlay-place.js';
+import type { NativeServers } from './native-servers.js';
 import { checkOutside } from './own-mounts.js';
 import { findSubdir } from './subdir.js';
 import type { MountEvent, MountRequest, MountStatus } from './protocol.js';
@@ -40,6 +41,7 @@ export interface MountTableOptions {
   readonly blobs: BlobMount;
   readonly broker: Broker;
   readonly connections: Connections;
+  readonly natives: NativeServers;
   readonly addLayer: (source: MountRecord['layers'][number]) => void;
   readonly restLayers: (slots: readonly number[]) => void;
   readonly bytes: (slot: number) => ByteCounts;
@@ -230,7 +232,7 @@ export class MountTable {
     if (!this.#options.broker.supervised) {
       onEvent({ type: 'warning', message: 'the supervisor has died: this mount ends when the server does' });
     }
-    const choice = chooseEngine(request.engine, prepared.layers.length);
+    const choice = chooseEngine(request.engine, prepared.layers.length, request.transport);
     const mountpoint = wanted ?? this.#options.run.mnt(id);
     const overlay = await overlayPlace(id, request, store);
     const record = { ...this.#record(id, mountpoint, request, prepared, choice), overlay, subdir };
@@ -271,10 +273,10 @@ export class MountTable {
   }
 
   async #undo(record: MountRecord, keepMountpoint: boolean): Promise<void> {
-    const { connections, log } = this.#options;
+    const { log } = this.#options;
     try {
       await this.#attacher.detach(record, true);
-      if (connections.has(record.id)) this.#attacher.abort(record);
+      if (this.#isServed(record.id)) this.#attacher.abort(record);
     } catch (e) {
       log.error({ err: e, id: record.id }, 'undoing a mount failed');
     }
@@ -283,12 +285,12 @@ export class MountTable {
 
   /** False when somebody else was faster. */
   async #unmount(id: string, lazy: boolean): Promise<boolean> {
-    const { connections, log } = this.#options;
+    const { log } = this.#options;
     const record = this.#mounts.get(id);
     if (record === undefined || record.detached) return false;
     const how = await this.#attacher.detach(record, lazy);
     log.info({ id, mountpoint: record.mountpoint, how }, 'unmounted');
-    if (record.engine === 'fuse' && connections.has(id)) {
+    if (record.engine === 'fuse' && this.#isServed(id)) {
       log.info({ id }, 'the image is still in use in a detached mount or another mount namespace: it is served on');
       this.#learn(id, { detached: true });
     } else if (how === 'detached' && record.overlay !== null) this.#learn(id, { detached: true });
@@ -303,7 +305,7 @@ export class MountTable {
       if (record === undefined || record.detached) return;
       const here = readMountInfo().filter((m) => m.mountpoint === record.mountpoint);
       if (here.some(isVisible(record))) {
-        if (record.engine === 'kernel' || this.#options.connections.has(id)) return;
+        if (record.engine === 'kernel' || this.#isServed(id)) return;
         this.#options.log.warn(
           { id, mountpoint: record.mountpoint },
           'the connection of a mount was aborted from outside',
@@ -311,6 +313,11 @@ export class MountTable {
       } else this.#options.log.info({ id, mountpoint: record.mountpoint }, 'somebody else has unmounted');
       await this.#unmount(id, true);
     });
+  }
+
+  /** Of the fuse engine. */
+  #isServed(id: string): boolean {
+    return this.#options.connections.has(id) || this.#options.natives.has(id);
   }
 
   async #forget(record: MountRecord): Promise<void> {
@@ -336,6 +343,8 @@ export class MountTable {
       id,
       mountpoint,
       engine,
+      transport: request.transport,
+      nativePid: null,
       reason,
       reference: image.reference,
       manifestDigest: image.manifestDigest ?? null,
@@ -363,6 +372,7 @@ export class MountTable {
       id: record.id,
       mountpoint: record.mountpoint,
       engine: record.engine,
+      transport: record.engine === 'kernel' ? null : record.transport,
       reason: record.reason,
       reference: record.reference,
       manifestDigest: record.manifestDigest,

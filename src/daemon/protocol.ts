@@ -25,6 +25,8 @@ export const mountRequest = z.strictObject({
   /** Directories with what an appc image depends on. */
   aciPath: z.array(z.string().startsWith('/').max(4095)).max(64).optional(),
   engine: z.enum(['auto', 'kernel', 'fuse']).default('auto'),
+  /** Of the fuse engine, which `fuse-native` asks for. */
+  transport: z.enum(['dev-fuse', 'fuse-native']).default('dev-fuse'),
   verify: z.enum(['every-read', 'first-read']).default('every-read'),
   compat: z.enum(['spec', 'overlay']).default('spec'),
   /**
@@ -51,6 +53,8 @@ export interface MountStatus {
   readonly id: string;
   readonly mountpoint: string;
   readonly engine: 'kernel' | 'fuse';
+  /** Null for the kernel engine. */
+  readonly transport: 'dev-fuse' | 'fuse-native' | null;
   /** Why this engine. */
   readonly reason: string;
   readonly reference: string;

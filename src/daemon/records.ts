@@ -39,6 +39,10 @@ const mountRecord = z.object({
   id: z.string(),
   mountpoint: z.string(),
   engine: z.enum(['kernel', 'fuse']),
+  /** Of the fuse engine: our own, or fuse-native. */
+  transport: z.enum(['dev-fuse', 'fuse-native']),
+  /** The process that serves a mount of fuse-native, once it does. */
+  nativePid: z.int().nullable(),
   /** Why this engine. */
   reason: z.string(),
   reference: z.string(),

@@ -38,6 +38,7 @@ export async function recover(options: RecoveryOptions, held: ReadonlyMap<string
   const blobsHeld = [...held.keys()].some((key) => BlobMount.isKey(key));
   const mounts = readMountInfo();
   const alive = records.filter((record) => {
+    if (record.transport === 'fuse-native') return options.natives.adopt(record.id, record.nativePid ?? -1);
     if (record.engine === 'fuse') return held.has(record.id);
     const target = imageTarget(record, options.run);
     return blobsHeld && (record.detached || mounts.some((m) => m.mountpoint === target && isImage(record)(m)));

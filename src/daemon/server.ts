@@ -12,6 +12,7 @@ import { withDeadline } from './deadline.js';
 import { takeLock } from './lock.js';
 import { Repetitions, createLogger } from './log.js';
 import { MountTable } from './mount-table.js';
+import { NativeServers } from './native-servers.js';
 import type { DaemonStatus } from './protocol.js';
 import { Records } from './records.js';
 import { recover } from './recovery.js';
@@ -93,6 +94,9 @@ async function main(): Promise<void> {
       else table.gone(key).catch((e: unknown) => log.error({ err: e, id: key }, 'cannot drop an ended mount'));
     },
   });
+  const natives: NativeServers = new NativeServers((id) => {
+    table.gone(id).catch((e: unknown) => log.error({ err: e, id }, 'cannot drop an ended mount'));
+  });
   const blobs: BlobMount = new BlobMount({
     run,
     records,
@@ -101,7 +105,7 @@ async function main(): Promise<void> {
     log,
     slotsInUse: () => table.slotsInUse(),
   });
-  const shared = { run, store, records, slots, blobs, connections, broker, pool, log };
+  const shared = { run, store, records, slots, blobs, connections, natives, broker, pool, log };
   const table: MountTable = new MountTable({
     ...shared,
     addLayer: (source) => pool.addLayer(source),

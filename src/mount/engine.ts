@@ -43,8 +43,17 @@ function probe(): { uid: number; release: string; filesystems: string } {
   };
 }
 
-/** Throws ENGINE_UNAVAILABLE when `kernel` is asked for and cannot be had. */
-export function chooseEngine(wanted: Engine | 'auto', layers: number): EngineChoice {
+/** What speaks FUSE with the kernel: our own code, or the package fuse-native with libfuse 2.9. */
+export type Transport = 'dev-fuse' | 'fuse-native';
+
+/** Throws USAGE, and ENGINE_UNAVAILABLE when `kernel` is asked for and cannot be had. */
+export function chooseEngine(wanted: Engine | 'auto', layers: number, transport: Transport = 'dev-fuse'): EngineChoice {
+  if (transport === 'fuse-native') {
+    if (wanted !== 'kernel') return { engine: 'fuse', reason: 'fuse-native was asked for' };
+    throw new LaminaError('USAGE', 'fuse-native is a transport of the fuse engine, not of the kernel engine', {
+      hint: 'Leave out --engine kernel.',
+    });
+  }
   if (wanted === 'fuse') return { engine: 'fuse', reason: 'asked for' };
   const obstacle = kernelEngineObstacle(probe(), layers);
   if (obstacle === undefined) {

@@ -122,6 +122,8 @@ t.test('Records come back as they were written; half a file is passed over', asy
     id: 'abc',
     mountpoint: '/m\u00e4nt',
     engine: 'fuse',
+    transport: 'dev-fuse',
+    nativePid: null,
     reason: 'asked for',
     reference: 'oci:/x:y',
     manifestDigest: null,

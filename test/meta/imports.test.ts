@@ -27,7 +27,7 @@ const order = [
 ];
 
 /** What may print and end the process: the command line, and what the daemon's processes start with. */
-const speakers = [/^cli\//, /^daemon\/(?:supervisor|server)\.ts$/];
+const speakers = [/^cli\//, /^daemon\/(?:supervisor|server|native-server)\.ts$/];
 
 const src = join(projectRoot, 'src');
 

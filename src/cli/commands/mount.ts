@@ -16,6 +16,7 @@ import { plural } from '../text.js';
 
 export interface MountOptions extends ServedTreeOptions {
   readonly verify?: 'every-read' | 'first-read';
+  readonly transport?: 'dev-fuse' | 'fuse-native';
   readonly rw?: boolean;
   readonly upper?: string;
   readonly subdir?: string;
@@ -33,6 +34,12 @@ export function registerMount(program: Command, cli: Cli): void {
     .argument('[mountpoint]', 'an empty directory');
   addServedTreeOptions(command)
     .addOption(new Option('--verify <when>', 'when cached data is hashed again').choices(['every-read', 'first-read']))
+    .addOption(
+      new Option('--transport <transport>', 'how our FUSE server speaks with the kernel').choices([
+        'dev-fuse',
+        'fuse-native',
+      ]),
+    )
     .option('--rw', 'writable: an overlay over the image; without --upper the changes go with the mount')
     .option('--upper <dir>', 'where the writes go, and stay (with --rw)')
     .option('--subdir <path>', 'show this directory of the image instead of all of it')
@@ -106,7 +113,7 @@ export function mountRequestOf(
   mountpoint: string | undefined,
   options: MountOptions,
 ): MountRequestInput {
-  const { platform, engine, verify, compat, rw, upper, subdir, flags } = options;
+  const { platform, engine, transport, verify, compat, rw, upper, subdir, flags } = options;
   const idMap = idMapOf(options.uidMap ?? [], options.gidMap ?? []);
   const aciPath = aciPathOf(context, options);
   if (upper !== undefined && rw !== true) {
@@ -118,6 +125,7 @@ export function mountRequestOf(
     ...(platform === undefined ? {} : { platform }),
     ...(aciPath.length === 0 ? {} : { aciPath }),
     ...(engine === undefined ? {} : { engine }),
+    ...(transport === undefined ? {} : { transport }),
     ...(verify === undefined ? {} : { verify }),
     ...(compat === undefined ? {} : { compat }),
     ...(subdir === undefined ? {} : { subdir }),
