@@ -2,7 +2,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
+import { createServer as createTlsServer, type ServerOptions } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -100,7 +100,7 @@ export interface FakeServer {
 export type Handler = (request: Seen, response: ServerResponse, n: number) => void;
 
 /** Answers each request with `handler`; `n` counts them from 1. Closed when the test ends. */
-export async function serve(t: Test, handler: Handler, tls?: { cert: Buffer; key: Buffer }): Promise<FakeServer> {
+export async function serve(t: Test, handler: Handler, tls?: ServerOptions): Promise<FakeServer> {
   const seen: Seen[] = [];
   const listener = (request: IncomingMessage, response: ServerResponse): void => {
     const parts: Buffer[] = [];

@@ -65,6 +65,8 @@ export class Authorizer {
   #scheme: Scheme | undefined;
   /** By realm, service and scope; pending ones too, so that many requests ask once. */
   readonly #tokens = new Map<string, Entry>();
+  /** As they were found; looked for anew after a 401. */
+  readonly #known = new Map<string | undefined, Promise<Credentials | undefined>>();
 
   constructor(options: AuthorizerOptions) {
     this.#options = options;
@@ -83,6 +85,7 @@ export class Authorizer {
    * token server, REGISTRY_UNREACHABLE, REGISTRY_DENIED, REGISTRY_RATE_LIMITED, REGISTRY_PROTOCOL.
    */
   async renew(answer: Answer, sent: string | undefined, scope: Scope, signal?: AbortSignal): Promise<string> {
+    this.#known.clear();
     const challenges = parseChallenges(answer.header('www-authenticate') ?? '');
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
     if (bearer !== undefined) {
@@ -105,8 +108,18 @@ export class Authorizer {
     throw await statusError(answer, { what: 'log in', missing: 'IMAGE_NOT_FOUND' }, this.#options.host);
   }
 
+  #credentials(repository: string | undefined): Promise<Credentials | undefined> {
+    let known = this.#known.get(repository);
+    if (known === undefined) {
+      known = this.#options.credentials(repository);
+      this.#known.set(repository, known);
+      known.catch(() => this.#known.delete(repository));
+    }
+    return known;
+  }
+
   async #basic({ repository }: Scope): Promise<string | undefined> {
-    const credentials = await this.#options.credentials(repository);
+    const credentials = await this.#credentials(repository);
     if (credentials?.kind === 'password') return basicHeader(credentials.username, credentials.password);
     return credentials?.kind === 'bearer' ? `Bearer ${credentials.token.reveal()}` : undefined;
   }
@@ -130,7 +143,7 @@ export class Authorizer {
     { repository }: Scope,
     signal: AbortSignal | undefined,
   ): Promise<string> {
-    const credentials = await this.#options.credentials(repository);
+    const credentials = await this.#credentials(repository);
     if (credentials?.kind === 'bearer') return `Bearer ${credentials.token.reveal()}`;
     const key = tokenKey(scheme, wanted);
     for (let entry = this.#tokens.get(key); entry !== undefined; entry = this.#tokens.get(key)) {
@@ -164,7 +177,7 @@ export class Authorizer {
     const query = new URLSearchParams(service === undefined ? {} : { service });
     let sending: Pick<Sending, 'method' | 'headers' | 'body'> = { method: 'GET' };
     if (credentials?.kind === 'identity') {
-      query.set('scope', wanted);
+      if (wanted !== '') query.set('scope', wanted);
       query.set('grant_type', 'refresh_token');
       query.set('client_id', 'lamina');
       query.set('refresh_token', credentials.token.reveal());

@@ -37,7 +37,7 @@ export function apiHost(name: string): string {
   return name === DOCKER_HUB ? 'registry-1.docker.io' : name;
 }
 
-const EVERYTHING: readonly Capability[] = ['pull', 'resolve', 'push'];
+export const everything: readonly Capability[] = ['pull', 'resolve', 'push'];
 
 export interface DirectOptions {
   readonly tls: TlsSettings;
@@ -54,7 +54,7 @@ export function directEndpoint(name: string, repository: string | undefined, { t
     prefix: '/v2',
     repository,
     mirror: false,
-    capabilities: EVERYTHING,
+    capabilities: everything,
     tls,
     headers: {},
     namespace: undefined,
@@ -68,7 +68,7 @@ export function directEndpoint(name: string, repository: string | undefined, { t
 export function directOptions(host: string, tlsVerify: boolean | undefined): DirectOptions {
   const here = isLoopback(new URL(`https://${host}`).hostname);
   const careless = tlsVerify === false || (tlsVerify === undefined && here);
-  return { tls: { verify: !careless, ca: [] }, plain: careless };
+  return { tls: { verify: !careless, ca: [], client: [] }, plain: careless };
 }
 
 /** Without any configuration. */

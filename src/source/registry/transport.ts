@@ -32,8 +32,8 @@ export interface TlsSettings {
   readonly verify: boolean;
   /** Files with certificates of CAs, beside those of the system. */
   readonly ca: readonly string[];
-  /** Files with our own certificate and its key. */
-  readonly client?: { readonly cert: string; readonly key: string } | undefined;
+  /** Files with our own certificates and their keys. */
+  readonly client: readonly { readonly cert: string; readonly key: string }[];
 }
 
 export type Body = Uint8Array | AsyncIterable<Uint8Array>;
@@ -212,6 +212,7 @@ function secureContext({ verify, ca, client }: TlsSettings): SecureContext {
     : undefined;
   return createSecureContext({
     ...(trusted === undefined ? {} : { ca: trusted }),
-    ...(client === undefined ? {} : { cert: readFileSync(client.cert), key: readFileSync(client.key) }),
+    cert: client.map(({ cert }) => readFileSync(cert)),
+    key: client.map(({ key }) => readFileSync(key)),
   });
 }
