@@ -84,6 +84,10 @@ t.test('RegistryClient asks with a password where one is wanted', async (t) => {
   t.notMatch(JSON.stringify(wrong) + wrong.stack, /hunter2|aHVudGVyM/, 'the password is not in the error');
   const anonymous = await failure(new RegistryClient({ host: registry.host }).manifest('app', 'latest'));
   t.match(anonymous, { code: 'REGISTRY_AUTH', details: { host: registry.host, status: 401 } });
+  t.match(
+    anonymous.message,
+    `Cannot read app:latest: ${registry.host} answers 401: UNAUTHORIZED: authentication required`,
+  );
   t.match(anonymous.hint, `lamina login ${registry.host}`);
 });
 

@@ -340,6 +340,18 @@ t.test('TLS: a CA of our own, none, a wrong one, a client certificate', async (t
   );
 
   const plain = await simple(t);
+  const leak = await serve(
+    t,
+    (_request, response) => response.writeHead(307, { location: `${plain.origin}/x` }).end(),
+    { cert, key },
+  );
+  const trusting = makeRoot(t, { [`etc/containerd/certs.d/${leak.host}/hosts.toml`]: `ca = "${certificates.ca}"` });
+  t.equal(
+    await codeOfRejection(open(t, leak.host, trusting).manifest('app', 'latest')),
+    'REGISTRY_PROTOCOL',
+    'away from TLS',
+  );
+  t.equal(plain.seen.length, 0);
   const refused = await failure(open(t, plain.host, none, {}, true).manifest('app', 'latest'));
   t.equal(refused.code, 'REGISTRY_UNREACHABLE', 'no TLS where it is wanted');
   t.equal(plain.seen.length, 0);

@@ -20,6 +20,8 @@ export interface RegistryOptions {
   /** Asks for {@link user} and {@link password}. */
   readonly auth?: boolean;
   readonly tls?: Certificates;
+  /** Takes manifests of Docker schema 1 too. */
+  readonly schema1?: boolean;
 }
 
 export interface RunningRegistry {
@@ -36,7 +38,10 @@ export const password = 'wonderland';
 const HTPASSWD = `${user}:$2b$05$abcdefghijklmnopqrstuuA0vov2GDneHB3.8.cv9UF9g.RdvScIW`;
 
 /** On a free port of 127.0.0.1, until the test ends. */
-export async function startRegistry(t: Test, { auth = false, tls }: RegistryOptions = {}): Promise<RunningRegistry> {
+export async function startRegistry(
+  t: Test,
+  { auth = false, tls, schema1 = false }: RegistryOptions = {},
+): Promise<RunningRegistry> {
   const directory = tempDir(t);
   writeFileSync(join(directory, 'htpasswd'), `${HTPASSWD}\n`);
   const config = {
@@ -44,6 +49,7 @@ export async function startRegistry(t: Test, { auth = false, tls }: RegistryOpti
     log: { level: 'info', accesslog: { disabled: true } },
     storage: { filesystem: { rootdirectory: join(directory, 'data') }, delete: { enabled: true } },
     http: { addr: '127.0.0.1:0', ...(tls === undefined ? {} : { tls: { certificate: tls.cert, key: tls.key } }) },
+    compatibility: { schema1: { enabled: schema1 } },
     ...(auth ? { auth: { htpasswd: { realm: 'a realm', path: join(directory, 'htpasswd') } } } : {}),
   };
   // JSON is YAML.

@@ -81,10 +81,15 @@ export class Authorizer {
   }
 
   /**
-   * What to send instead of `sent` after a 401. Throws REGISTRY_AUTH where there is nothing else to send, and, from the
-   * token server, REGISTRY_UNREACHABLE, REGISTRY_DENIED, REGISTRY_RATE_LIMITED, REGISTRY_PROTOCOL.
+   * What to send instead of `sent` after a 401; undefined where there is nothing else to send, and then the body of `answer`
+   * is still to be read. Throws, from the token server, REGISTRY_AUTH, REGISTRY_UNREACHABLE, REGISTRY_DENIED, REGISTRY_RATE_LIMITED, REGISTRY_PROTOCOL.
    */
-  async renew(answer: Answer, sent: string | undefined, scope: Scope, signal?: AbortSignal): Promise<string> {
+  async renew(
+    answer: Answer,
+    sent: string | undefined,
+    scope: Scope,
+    signal?: AbortSignal,
+  ): Promise<string | undefined> {
     this.#known.clear();
     const challenges = parseChallenges(answer.header('www-authenticate') ?? '');
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
@@ -97,15 +102,12 @@ export class Authorizer {
       if (wanted !== scopeText(scope)) this.#forget(scheme, scopeText(scope), sent);
       return this.#bearer(scheme, wanted, scope, signal);
     }
-    if (challenges.some(({ scheme }) => scheme === 'basic')) {
-      this.#scheme = { kind: 'basic' };
-      const header = await this.#basic(scope);
-      if (header !== undefined && header !== sent) {
-        await answer.cancel();
-        return header;
-      }
-    }
-    throw await statusError(answer, { what: 'log in', missing: 'IMAGE_NOT_FOUND' }, this.#options.host);
+    if (!challenges.some(({ scheme }) => scheme === 'basic')) return undefined;
+    this.#scheme = { kind: 'basic' };
+    const header = await this.#basic(scope);
+    if (header === undefined || header === sent) return undefined;
+    await answer.cancel();
+    return header;
   }
 
   #credentials(repository: string | undefined): Promise<Credentials | undefined> {

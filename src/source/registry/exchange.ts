@@ -130,12 +130,12 @@ export class Exchange {
       if (answer.status === 401 && ours && !renewed) {
         renewed = true;
         const renewal = await authorizer.renew(answer, authorization, scope, call.signal);
-        answer = await this.#sendOnce(url, endpoint, call, ours, renewal);
+        if (renewal !== undefined) answer = await this.#sendOnce(url, endpoint, call, ours, renewal);
       }
       const next = redirection(answer, call.method);
       if (next === undefined) return answer;
       await answer.cancel();
-      if (url.protocol === 'https:' && next.protocol !== 'https:') {
+      if (endpoint.tls.verify && url.protocol === 'https:' && next.protocol !== 'https:') {
         throw protocolError(url.host, `redirects to ${next.host} without TLS`, answer.status);
       }
       url = next;

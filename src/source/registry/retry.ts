@@ -31,7 +31,7 @@ export async function retrying<T>(
       // At least half of it, so that a crowd spreads out and nobody comes back at once.
       const wait = retryAfterOf(e) ?? backOff * (0.5 + Math.random() / 2);
       if (performance.now() + wait > end) throw e;
-      await sleep(wait, undefined, signal === undefined ? {} : { signal });
+      await sleep(wait, undefined, signal === undefined ? {} : { signal }).catch(() => signal?.throwIfAborted());
     }
   }
 }

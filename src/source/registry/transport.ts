@@ -5,7 +5,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
-import { Agent, EnvHttpProxyAgent, request, type Dispatcher } from 'undici';
+import { Agent, EnvHttpProxyAgent, Pool, request, type Dispatcher } from 'undici';
 import { tooLarge } from '../../oci/json.js';
 import { unreachable } from './failures.js';
 
@@ -17,8 +17,12 @@ const HEADERS_MS = 30_000;
 const IDLE_MS = 30_000;
 /** Milliseconds that an idle connection is kept. */
 const KEEP_ALIVE_MS = 30_000;
-/** Connections to one origin; more requests wait. */
-const CONNECTIONS = 16;
+/** Connections to one origin; more requests wait. Whoever reads ahead should stay well below. */
+const CONNECTIONS = 64;
+
+/** Bytes, and milliseconds, that a body may still have for its connection to be worth keeping. */
+const CANCEL_LIMIT = 64 * 1024;
+const CANCEL_MS = 500;
 
 export interface TransportTimes {
   readonly connectMs?: number;
@@ -63,21 +67,37 @@ export class Transport {
 
   /** Throws REGISTRY_UNREACHABLE, what reading certificates throws, and the reason of `signal`. */
   async send(url: URL, { method, headers = {}, body, tls, signal }: Sending): Promise<Answer> {
+    signal?.throwIfAborted();
     const dispatcher = this.#dispatcher(url, tls);
+    const { userAgent, times = {} } = this.#options;
+    const controller = new AbortController();
+    const abort = (): void => controller.abort(signal?.reason);
+    signal?.addEventListener('abort', abort);
+    const release = (): void => signal?.removeEventListener('abort', abort);
+    // Over undici's own limits, which do not hold for what waits for a connection. A stream may take long to send.
+    const late = setTimeout(
+      () => controller.abort(LATE),
+      (times.connectMs ?? CONNECT_MS) + (times.headersMs ?? HEADERS_MS),
+    );
+    if (body !== undefined && !(body instanceof Uint8Array)) clearTimeout(late);
     try {
       const answer = await request(url, {
         dispatcher,
         method,
-        headers: { 'user-agent': this.#options.userAgent, 'accept-encoding': 'identity', ...headers },
+        headers: { 'user-agent': userAgent, 'accept-encoding': 'identity', ...headers },
         body:
           body === undefined || body instanceof Uint8Array
             ? (body ?? null)
             : Readable.from(body, { objectMode: false }),
-        ...(signal === undefined ? {} : { signal }),
+        signal: controller.signal,
       });
+      answer.body.once('close', release);
       return new Answer(url, answer, signal);
     } catch (e) {
+      release();
       throw failed(e, url.host, signal);
+    } finally {
+      clearTimeout(late);
     }
   }
 
@@ -124,7 +144,24 @@ export class Transport {
       requestTls: connect,
       // A proxy for plain HTTP is asked as such: many refuse CONNECT to other ports than 443.
       proxyTunnel: false,
+      clientFactory: (origin, settings) => new ProxyPool(origin, settings),
     });
+  }
+}
+
+/**
+ * Connections to a proxy. When it cuts one instead of answering, undici asks again and again, without an end: for a
+ * UND_ERR_SOCKET it keeps the request (lib/dispatcher/client.js, onError).
+ */
+class ProxyPool extends Pool {
+  constructor(origin: URL, options: object) {
+    super(origin, options);
+    const connect: (options: Dispatcher.ConnectOptions) => Promise<Dispatcher.ConnectData> = this.connect.bind(this);
+    // Of the overloads only this one is used (lib/dispatcher/proxy-agent.js).
+    this.connect = (options: Dispatcher.ConnectOptions) =>
+      connect(options).catch((e: unknown) => {
+        throw Object.assign(new Error('the proxy cut the connection'), { code: 'ECONNRESET', cause: e });
+      });
   }
 }
 
@@ -188,10 +225,12 @@ export class Answer {
 
   /** Gives up the body; a short one is read, to keep the connection. */
   async cancel(): Promise<void> {
-    await this.#answer.body.dump({ limit: 64 * 1024 }).catch(() => undefined);
+    const signal = AbortSignal.timeout(CANCEL_MS);
+    await this.#answer.body.dump({ limit: CANCEL_LIMIT, signal }).catch(() => undefined);
   }
 }
 
+const LATE = Object.assign(new Error('no answer in time'), { code: 'UND_ERR_HEADERS_TIMEOUT' });
 const CUT_OFF = Object.assign(new Error('the answer was cut off'), { code: 'ECONNRESET' });
 
 function failed(e: unknown, host: string, signal: AbortSignal | undefined): unknown {
