@@ -320,6 +320,8 @@ t.test('TLS: a CA of our own, none, a wrong one, a client certificate', async (t
   t.equal(await read(withCa(certificates.ca)), image.manifest.digest);
   t.equal(await read(withCa(certificates.ca), true), image.manifest.digest);
   t.equal(await read(withCa(other.ca)), 'REGISTRY_UNREACHABLE', 'signed by another CA');
+  const absent = makeRoot(t, { [`etc/containerd/certs.d/${host}/hosts.toml`]: 'ca = "absent.crt"' });
+  t.equal(await read(absent), 'CONFIG_INVALID');
   const error = await failure(open(t, host, none, {}, true).manifest('app', 'latest'));
   t.match(error, { message: /its certificate is not trusted/, details: { transient: false } });
   t.match(error.hint, `/etc/containers/certs.d/${host}/ca.crt`);

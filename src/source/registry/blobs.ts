@@ -102,7 +102,7 @@ export class BlobReader {
 }
 
 function blobCall(method: 'GET' | 'HEAD', repository: string, digest: Digest, options: BlobOptions): Call {
-  const { offset = 0, length, signal } = options;
+  const { offset = 0, length, signal, retry } = options;
   const whole = offset === 0 && length === undefined;
   const range = `bytes=${offset}-${length === undefined ? '' : offset + length - 1}`;
   return {
@@ -114,6 +114,7 @@ function blobCall(method: 'GET' | 'HEAD', repository: string, digest: Digest, op
     headers: whole ? {} : { range },
     doing: { what: `read blob ${digest} of ${repository}`, missing: 'BLOB_MISSING' },
     signal,
+    retry,
   };
 }
 

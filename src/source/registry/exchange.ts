@@ -26,6 +26,8 @@ export interface Call {
   readonly body?: () => Body;
   readonly doing: Doing;
   readonly signal?: AbortSignal | undefined;
+  /** Instead of the client's. */
+  readonly retry?: Partial<RetryOptions> | undefined;
 }
 
 export interface ExchangeOptions {
@@ -55,7 +57,7 @@ export class Exchange {
    */
   run<T>(call: Call, use: (answer: Answer, endpoint: Endpoint) => Promise<T>): Promise<T> {
     const { retry } = this.#options;
-    return retrying(() => this.#everywhere(call, use), retry, call.signal);
+    return retrying(() => this.#everywhere(call, use), { ...retry, ...call.retry }, call.signal);
   }
 
   /** The error for an answer that was not wanted. Reads its body. */

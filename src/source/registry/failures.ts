@@ -44,7 +44,7 @@ const WORDS: Readonly<Record<string, string>> = {
 };
 
 /** Not worth a second attempt soon. */
-const LASTING = new Set(['ENOTFOUND', 'UND_ERR_CLOSED', 'UND_ERR_DESTROYED']);
+const LASTING = new Set(['ENOTFOUND', 'UND_ERR_CLOSED', 'UND_ERR_DESTROYED', 'UND_ERR_INVALID_ARG']);
 
 /** The system's or undici's code for what a connection failed with. */
 export function networkCode(e: unknown): string {

@@ -9,6 +9,7 @@ import type { Call, Exchange } from './exchange.js';
 import { protocolError, statusOf } from './failures.js';
 import { nextPage } from './pages.js';
 import { signedPayload } from './schema1.js';
+import type { RetryOptions } from './retry.js';
 import type { Answer } from './transport.js';
 
 export interface FetchedManifest {
@@ -27,6 +28,8 @@ export interface ResolvedManifest {
 
 export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
+  /** What is different from the client's own. */
+  readonly retry?: Partial<RetryOptions> | undefined;
 }
 
 const ACCEPTED = [
@@ -44,7 +47,7 @@ export function manifestCall(
   method: Call['method'],
   repository: string,
   reference: string,
-  { signal }: CallOptions,
+  { signal, retry }: CallOptions,
 ): Call {
   const isDigest = reference.includes(':');
   return {
@@ -59,6 +62,7 @@ export function manifestCall(
       missing: isDigest ? 'IMAGE_NOT_FOUND' : 'TAG_NOT_FOUND',
     },
     signal,
+    retry,
   };
 }
 

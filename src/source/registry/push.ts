@@ -160,8 +160,8 @@ function pushCall(
   repository: string,
   path: string,
   what: string,
-  { signal }: CallOptions,
+  { signal, retry }: CallOptions,
 ): Call {
   const doing = { what, missing: 'IMAGE_NOT_FOUND' } as const;
-  return { method, repository, path, actions: 'pull,push', capability: 'push', doing, signal };
+  return { method, repository, path, actions: 'pull,push', capability: 'push', doing, signal, retry };
 }

@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, request, type Dispatcher } from 'undici';
+import { LaminaError, toLaminaError } from '../../errors.js';
 import { tooLarge } from '../../oci/json.js';
 import { unreachable } from './failures.js';
 
@@ -51,7 +52,7 @@ export interface Sending {
 }
 
 export interface TransportOptions {
-  /** For proxies. */
+  /** For proxies, and SSL_CERT_FILE and NODE_EXTRA_CA_CERTS. */
   readonly env: NodeJS.ProcessEnv;
   readonly userAgent: string;
   readonly times?: TransportTimes | undefined;
@@ -65,7 +66,7 @@ export class Transport {
     this.#options = options;
   }
 
-  /** Throws REGISTRY_UNREACHABLE, what reading certificates throws, and the reason of `signal`. */
+  /** Throws REGISTRY_UNREACHABLE, CONFIG_INVALID for certificates that cannot be read, and the reason of `signal`. */
   async send(url: URL, { method, headers = {}, body, tls, signal }: Sending): Promise<Answer> {
     signal?.throwIfAborted();
     const dispatcher = this.#dispatcher(url, tls);
@@ -123,7 +124,7 @@ export class Transport {
     const { env, times = {} } = this.#options;
     const connect = {
       timeout: times.connectMs ?? CONNECT_MS,
-      ...(tls === undefined ? {} : { secureContext: secureContext(tls), rejectUnauthorized: tls.verify }),
+      ...(tls === undefined ? {} : { secureContext: secureContext(tls, env), rejectUnauthorized: tls.verify }),
     };
     const options: Agent.Options = {
       connect,
@@ -240,18 +241,26 @@ function failed(e: unknown, host: string, signal: AbortSignal | undefined): unkn
 /** Where Debian, Red Hat and Alpine keep the certificates that the administrator trusts. */
 const SYSTEM_CA = ['/etc/ssl/certs/ca-certificates.crt', '/etc/pki/tls/certs/ca-bundle.crt', '/etc/ssl/cert.pem'];
 
-/** Throws what reading the files throws. */
-function secureContext({ verify, ca, client }: TlsSettings): SecureContext {
-  const system = process.env['SSL_CERT_FILE'] ?? SYSTEM_CA.find((file) => existsSync(file));
-  const trusted = verify
-    ? [
-        ...rootCertificates,
-        ...[...(system === undefined ? [] : [system]), ...ca].map((file) => readFileSync(file, 'latin1')),
-      ]
-    : undefined;
-  return createSecureContext({
-    ...(trusted === undefined ? {} : { ca: trusted }),
-    cert: client.map(({ cert }) => readFileSync(cert)),
-    key: client.map(({ key }) => readFileSync(key)),
-  });
+/** Those of the system, or where it has none Node's, and `ca`. */
+function trusted(ca: readonly string[], env: NodeJS.ProcessEnv): string[] {
+  const system = env['SSL_CERT_FILE'] || SYSTEM_CA.find((file) => existsSync(file));
+  const files = [system, env['NODE_EXTRA_CA_CERTS'], ...ca].filter((file) => file !== undefined && file !== '');
+  const certificates = files.map((file) => readFileSync(file as string, 'latin1'));
+  return system === undefined ? [...rootCertificates, ...certificates] : certificates;
+}
+
+/** Throws CONFIG_INVALID. */
+function secureContext({ verify, ca, client }: TlsSettings, env: NodeJS.ProcessEnv): SecureContext {
+  try {
+    return createSecureContext({
+      ...(verify ? { ca: trusted(ca, env) } : {}),
+      cert: client.map(({ cert }) => readFileSync(cert)),
+      key: client.map(({ key }) => readFileSync(key)),
+    });
+  } catch (e) {
+    const files = [...ca, ...client.flatMap(({ cert, key }) => [cert, key])].join(', ') || 'of this machine';
+    throw new LaminaError('CONFIG_INVALID', `Cannot use the certificates ${files}: ${toLaminaError(e).message}`, {
+      cause: e,
+    });
+  }
 }
