@@ -13,6 +13,8 @@ import { registerExtract } from './commands/extract.js';
 import { registerFind } from './commands/find.js';
 import { registerIndex } from './commands/index.js';
 import { registerInspect } from './commands/inspect.js';
+import { registerLogin } from './commands/login.js';
+import { registerLogout } from './commands/logout.js';
 import { registerLs } from './commands/ls.js';
 import { registerMount } from './commands/mount.js';
 import { registerMounts } from './commands/mounts.js';
@@ -41,6 +43,7 @@ const groups: readonly (readonly [string, readonly ((program: Command, cli: Cli)
   ],
   ['Writing images out:', [registerExport, registerExtract]],
   ['Containers:', [registerBundle, registerRun]],
+  ['Registries:', [registerLogin, registerLogout]],
   ['This machine:', [registerDaemon, registerDoctor, registerCompletion, registerVersion]],
 ];
 

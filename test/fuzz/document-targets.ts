@@ -14,6 +14,7 @@ import { dockerImage } from '../../src/source/docker-archive.js';
 import { Layout } from '../../src/source/layout.js';
 import { ociImage } from '../../src/source/oci-image.js';
 import { parseReference } from '../../src/source/reference.js';
+import { parseRegistryName } from '../../src/source/registry/name.js';
 import { selectManifest } from '../../src/source/select.js';
 import { tarMembers } from '../../src/source/tar-members.js';
 import { temporaryPrefix } from '../../scripts/leftovers.js';
@@ -115,6 +116,7 @@ const reference: Target = {
       () => parseDigest(text),
       () => candidates(parsePlatform(text)),
       () => fullName(text),
+      () => parseRegistryName(text),
     ];
     const answers = acts.map((act) => {
       try {

@@ -15,6 +15,7 @@ import { parsePaxMap, paxSparseVersion } from '../../src/tar/sparse.js';
 import { compressionTargets } from './compression-targets.js';
 import { documentTargets } from './document-targets.js';
 import { erofsTargets } from './erofs-targets.js';
+import { registryTargets } from './registry-targets.js';
 import { tarTargets } from './tar-targets.js';
 import { sum, words } from './words.js';
 
@@ -125,4 +126,5 @@ export const targets: readonly Target[] = [
   map,
   chunks,
   ...documentTargets,
+  ...registryTargets,
 ];
