@@ -248,8 +248,10 @@ export class TarReader {
 
     const name = longName ?? records?.get('path') ?? header.name;
     const linkName = longLink ?? records?.get('linkpath') ?? header.linkName;
-    const size = headerOnly.has(rawFlag) ? 0 : checkedSize(records?.integer('size', offset) ?? header.size, offset);
-    // Archives from before ustar mark a directory by the slash alone.
+    // Archives from before ustar mark a directory by the slash alone, and give it a size that means nothing.
+    const isOldDirectory = rawFlag === '\0' && name.endsWith('/');
+    const hasData = !headerOnly.has(rawFlag) && !isOldDirectory;
+    const size = hasData ? checkedSize(records?.integer('size', offset) ?? header.size, offset) : 0;
     const flag = rawFlag === '\0' || rawFlag === '0' ? (name.endsWith('/') && size === 0 ? '5' : '0') : rawFlag;
     const type = types[flag];
     if (type === undefined) {

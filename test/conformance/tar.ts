@@ -501,6 +501,15 @@ export const tarCases: readonly Case[] = [
       /d/f "x"`,
   },
   {
+    id: 'T041c',
+    what: 'the same with a size, as archives from before ustar have it: no data follows',
+    layers: [raw(rawEntry({ name: 'd/', type: '\0', mode: 0o755, magic: '\0', size: 1 }), file('d/f', 'x'), END)],
+    tree: `
+      /d/
+      /d/f "x"`,
+    differs: 'GNU tar and Go pass over a block that is not there, and lose what comes next; bsdtar and tarfile do not.',
+  },
+  {
     id: 'T041b',
     what: 'a long directory name with a trailing slash in PAX',
     layers: [raw(pax({ path: `${'n'.repeat(120)}/` }, rawEntry({ name: 'short', type: '5', mode: 0o700 })), END)],
