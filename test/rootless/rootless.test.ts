@@ -82,7 +82,8 @@ async function place(t: Test): Promise<Place> {
     const uid = Number(execFileSync('id', ['-u', name], { encoding: 'utf8' }));
     const sh: Person['sh'] = (lines, timeout) => {
       const set = [
-        'unset XDG_RUNTIME_DIR XDG_DATA_HOME',
+        // The test runner puts options into every process that name files which this user may not read.
+        'unset NODE_OPTIONS XDG_RUNTIME_DIR XDG_DATA_HOME',
         `export LAMINA_RUN=${home}/run LAMINA_STORE=${home}/store`,
         `L='${node} ${app}/dist/src/cli/main.js --progress none' I='${image.reference}' H='${directory}'`,
         'cd',
