@@ -258,7 +258,8 @@ function survey(root: Place): { entries: Place[]; links: Inode[]; whiteouts: Pla
   const entries: Place[] = [];
   const whiteouts: Place[] = [];
   const opaques: Place[] = [];
-  const links = new Set<Inode>();
+  const files = new Set<Inode>();
+  const linked = new Set<Inode>();
   const todo = [root];
   for (let place = todo.pop(); place !== undefined; place = todo.pop()) {
     const { inode } = place;
@@ -273,19 +274,21 @@ function survey(root: Place): { entries: Place[]; links: Inode[]; whiteouts: Pla
     if (inode.xattrs?.has(marker.opaque) === true && !isNew && !isWhitedOut) opaques.push(place);
     if (!isRoot && inode.xattrs?.has(marker.implied) !== true) entries.push(place);
     place.isNew = isNew || isWhitedOut;
-    if (isLinked(inode) && linkOf(inode) !== undefined) links.add(inode);
+    // Trees of before the marker say it only by names that are still there.
+    if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
     for (const [name, child] of inode.children ?? []) {
       todo.push({ parent: place, name, inode: child, order: child.order });
     }
   }
   for (const place of entries) {
-    if (!isLinked(place.inode)) continue;
+    if (!linked.has(place.inode)) continue;
     for (let up = place.parent; up !== undefined; up = up.parent) place.order = Math.max(place.order, up.order);
   }
-  return { entries, links: [...links].sort((a, b) => a.order - b.order), whiteouts, opaques };
+  const links = [...linked].filter((inode) => linkOf(inode) !== undefined).sort((a, b) => a.order - b.order);
+  return { entries, links, whiteouts, opaques };
 }
 
-function isLinked({ xattrs }: Inode): boolean {
+function isMarked({ xattrs }: Inode): boolean {
   return xattrs?.has(marker.linked) === true;
 }
 

@@ -72,7 +72,7 @@ export async function discover(app: AppName, options: DiscoveryOptions): Promise
     tried.push(typeof found === 'number' ? `${page} (${found})` : page);
     if (typeof found === 'number') continue;
     const tags = readTags(found, app.name);
-    // Each comes from the longest part of the name that has any.
+    // Each list comes from the longest part of the name for which there is one.
     if (images.length === 0) images = bestImages(tags, app, options.insecure === true);
     if (publicKeys.length === 0)
       publicKeys = tags.filter(({ kind }) => kind === 'ac-discovery-pubkeys').map(({ url }) => url);
