@@ -63,8 +63,8 @@ export interface RuntimeConfig {
 }
 
 /**
- * Throws CONFIG_INVALID (not for Linux), NO_COMMAND, USER_UNKNOWN, PERMISSION_DENIED (rootless), USAGE (an option that makes no sense), and what
- * `files` throws.
+ * Throws CONFIG_INVALID (not for Linux), NO_COMMAND, USER_UNKNOWN, PERMISSION_DENIED (rootless), USAGE (an option that
+ * makes no sense), and what `files` throws.
  */
 export function runtimeConfig(image: ImageConfig, files: RootfsFiles, options: RuntimeOptions): RuntimeConfig {
   if (image.os !== 'linux' && image.os !== '') {

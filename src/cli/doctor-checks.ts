@@ -7,12 +7,12 @@ import { createDecoder } from '../compress/index.js';
 import { RunDir, SOCKET_PATH_MAX } from '../daemon/run-dir.js';
 import { errnoOf } from '../errors.js';
 import { kernelEngineObstacle } from '../mount/engine.js';
+import { findExecutable } from '../mount/executable.js';
 import { loadFuseNative } from '../mount/fuse-native.js';
+import { isOrdinaryUser } from '../mount/subordinate-ids.js';
 import { eventfd } from '../native/libc.js';
 import { checkRootless } from './doctor-rootless.js';
-import { findExecutable } from './runtime.js';
 import { formatBytes } from './text.js';
-import { isOrdinaryUser } from './user-namespace.js';
 
 /** `warn`: something works less well or not at all, and the rest does; `fail`: nothing can be mounted. */
 export type CheckState = 'ok' | 'warn' | 'fail';

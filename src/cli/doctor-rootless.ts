@@ -2,10 +2,10 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, statSync } from 'node:fs';
 import { errnoOf } from '../errors.js';
+import { findExecutable } from '../mount/executable.js';
 import { userAllowOther } from '../mount/fusermount.js';
 import { currentUser, ownIds } from '../mount/subordinate-ids.js';
 import type { Check } from './doctor-checks.js';
-import { findExecutable } from './runtime.js';
 
 const TIMEOUT_MS = 5000;
 const SET_USER_ID = 0o4000;

@@ -1,10 +1,11 @@
 /** The OCI runtime that `run` hands a bundle to: which one, and one container's life under it. */
 import { spawn } from 'node:child_process';
-import { accessSync, constants, readFileSync, rmSync, statSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { readFileSync, rmSync } from 'node:fs';
 import { LaminaError, errnoOf } from '../errors.js';
+import { findExecutable } from '../mount/executable.js';
+import type { IdMap } from '../mount/id-map.js';
+import { spawnInNamespace } from '../mount/user-namespace.js';
 import { signalExitCode } from './signals.js';
-import { spawnInNamespace } from './user-namespace.js';
 
 const RUNTIMES = ['runc', 'crun'] as const;
 
@@ -20,20 +21,12 @@ export function findRuntime(wanted: string | undefined, env: NodeJS.ProcessEnv):
   });
 }
 
-/** A name is looked for in PATH, but never in the working directory, which may be anybody's; what has a slash is a path. */
-export function findExecutable(name: string, env: NodeJS.ProcessEnv): string | undefined {
-  if (name.includes('/')) return isExecutable(name) ? name : undefined;
-  const directories = (env['PATH'] ?? '').split(delimiter).filter((directory) => directory.startsWith('/'));
-  return directories.map((directory) => join(directory, name)).find(isExecutable);
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return statSync(path).isFile();
-  } catch {
-    return false;
-  }
+/** Of an ordinary user: the runtime runs in a user namespace, and may have an overlay over the bundle's rootfs there. */
+export interface RootlessRuntime {
+  readonly map: IdMap;
+  readonly overlay: 'must' | 'may';
+  /** Where the runtime keeps its own state. */
+  readonly state: string;
 }
 
 export interface Container {
@@ -43,9 +36,7 @@ export interface Container {
   readonly directory: string;
   /** The container gets our stdin, else it reads the end of the file at once. */
   readonly stdin: boolean;
-  /** Of an ordinary user: the runtime runs in a user namespace, and may have an overlay over the bundle's rootfs there. */
-  readonly rootless:
-    { readonly overlay: 'must' | 'may'; /** The runtime's own state. */ readonly state: string } | undefined;
+  readonly rootless: RootlessRuntime | undefined;
 }
 
 /** A signal that the terminal or somebody else sends us is meant for the container. */
@@ -70,13 +61,14 @@ export function holdSignals(): () => void {
 export async function runContainer(container: Container): Promise<number> {
   const { runtime, id, directory, stdin } = container;
   const log = `${directory}.log`;
+  const { rootless } = container;
   const args = [...globalArguments(container), '--log', log, '--log-format', 'json', 'run', '--bundle', directory, id];
   const stdio = [stdin ? 'inherit' : 'ignore', 'inherit', 'inherit'] as const;
   // A session of its own: a Ctrl-C at the terminal comes to us alone, and reaches the container once.
   const child =
-    container.rootless === undefined
+    rootless === undefined
       ? spawn(runtime, args, { stdio: [...stdio], detached: true })
-      : await spawnInNamespace({ command: runtime, args, stdio, cwd: directory, overlay: container.rootless.overlay });
+      : await spawnInNamespace({ ...rootless, command: runtime, args, stdio, cwd: directory });
   let stops = 0;
   const forward = (signal: NodeJS.Signals): void => {
     if (STOPPING.includes(signal) && ++stops >= PATIENCE)

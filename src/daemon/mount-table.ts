@@ -27,7 +27,7 @@ import type { NativeServers } from './native-servers.js';
 import { checkOutside } from './own-mounts.js';
 import { findSubdir } from './subdir.js';
 import type { MountEvent, MountRequest, MountStatus } from './protocol.js';
-import { rootlessRequest } from './rootless.js';
+import { allowedRequest } from './rootless.js';
 import type { MountRecord, Records } from './records.js';
 import type { RunDir } from './run-dir.js';
 import { Serial } from './serial.js';
@@ -207,10 +207,9 @@ export class MountTable {
     }
   }
 
-  async #mount(id: string, request: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<MountRecord> {
+  async #mount(id: string, asked: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<MountRecord> {
     const { log, store } = this.#options;
-    const rootless = process.geteuid?.() === 0 ? undefined : rootlessRequest(request);
-    if (rootless !== undefined) request = rootless.request;
+    const { request, warnings } = allowedRequest(asked);
     const wanted = request.mountpoint === undefined ? undefined : await checkMountpoint(request.mountpoint, log);
     signal.throwIfAborted();
     const reference = parseReference(request.reference, '/');
@@ -225,8 +224,7 @@ export class MountTable {
       const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
       return prepareImage(image, { store, compat: request.compat, onProgress, signal });
     });
-    for (const message of [...image.warnings, ...prepared.notes, ...(rootless?.warnings ?? [])])
-      onEvent({ type: 'warning', message });
+    for (const message of [...image.warnings, ...prepared.notes, ...warnings]) onEvent({ type: 'warning', message });
     signal.throwIfAborted();
     const subdir = findSubdir(prepared, request.subdir);
     if (!this.#options.broker.supervised) {

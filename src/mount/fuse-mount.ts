@@ -5,6 +5,7 @@ import { MS_NOATIME, MS_RDONLY, mount, setNonBlocking } from '../native/libc.js'
 import { MAX_READ } from '../fuse/wire.js';
 import { flagBits, type MountFlag } from './flags.js';
 import { fusermount, userAllowOther } from './fusermount.js';
+import { isOrdinaryUser } from './subordinate-ids.js';
 
 export interface FuseMount {
   readonly target: string;
@@ -24,7 +25,7 @@ export interface FuseMount {
  * Throws FUSE_UNAVAILABLE, MOUNT_FAILED.
  */
 export function openFuseMount(mount: FuseMount): number {
-  return process.geteuid?.() === 0 ? openAsRoot(mount) : openAsUser(mount);
+  return isOrdinaryUser() ? openAsUser(mount) : openAsRoot(mount);
 }
 
 function openAsUser({ target, source, subtype, allowOther, flags = [] }: FuseMount): number {

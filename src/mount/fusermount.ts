@@ -29,6 +29,7 @@ export function fusermount({ target, source, subtype, options }: FusermountOptio
   const list = [...options, `fsname=${name}`, `subtype=${subtype}`].join(',');
   for (const program of PROGRAMS) {
     const [ours, theirs] = socketpair();
+    let sender: number | undefined = theirs;
     try {
       const { error, status, stderr } = spawnSync(program, ['-o', list, '--', target], {
         stdio: ['ignore', 'ignore', 'pipe', theirs],
@@ -38,10 +39,13 @@ export function fusermount({ target, source, subtype, options }: FusermountOptio
       });
       if (error !== undefined && errnoOf(error) === 'ENOENT') continue;
       if (error !== undefined || status !== 0) throw refused(program, target, error?.message ?? stderr.trim());
+      // A program that has sent nothing must not be waited for: with no sender left the socket is at its end.
+      closeSync(theirs);
+      sender = undefined;
       return receiveFd(ours);
     } finally {
       closeSync(ours);
-      closeSync(theirs);
+      if (sender !== undefined) closeSync(sender);
     }
   }
   throw new LaminaError('FUSE_UNAVAILABLE', 'Cannot mount: ordinary users need fusermount3, and it is not installed', {

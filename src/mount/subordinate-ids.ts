@@ -19,6 +19,10 @@ export interface OwnIds {
   readonly subordinate: boolean;
 }
 
+export function isOrdinaryUser(): boolean {
+  return process.geteuid?.() !== 0;
+}
+
 export function currentUser(): User {
   try {
     const { uid, gid, username } = userInfo();

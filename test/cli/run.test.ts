@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { killDaemon } from '../../scripts/leftovers.js';
-import { findExecutable } from '../../src/cli/runtime.js';
+import { findExecutable } from '../../src/mount/executable.js';
 import type { MountStatus } from '../../src/daemon/protocol.js';
 import { alone } from '../support/alone.js';
 import { cliPath, lamina, runCommand, type CliOptions, type CliResult } from '../support/cli.js';

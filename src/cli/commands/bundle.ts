@@ -1,6 +1,8 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { LaminaError } from '../../errors.js';
+import { isOrdinaryUser } from '../../mount/subordinate-ids.js';
+import { namespaceIds } from '../../mount/user-namespace.js';
 import type { Cli } from '../cli.js';
 import { makeMountedBundle, removeMountedBundle } from '../container-bundle.js';
 import type { Context } from '../context.js';
@@ -8,7 +10,6 @@ import { findDaemon, startedDaemon } from '../daemon-mount.js';
 import { examples } from '../help.js';
 import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
 import { interruptible } from '../signals.js';
-import { isOrdinaryUser, namespaceIds } from '../user-namespace.js';
 
 export interface BundleOptions extends ServedTreeOptions {
   readonly rw?: boolean;

@@ -7,6 +7,7 @@ import { startedDaemon } from '../daemon-mount.js';
 import type { BindVolume } from '../../bundle/runtime-config.js';
 import type { DaemonClient } from '../../daemon/client.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
+import { isOrdinaryUser } from '../../mount/subordinate-ids.js';
 import type { Cli } from '../cli.js';
 import { makeMountedBundle, removeMountedBundle } from '../container-bundle.js';
 import type { Context } from '../context.js';
@@ -16,7 +17,6 @@ import { addServedTreeOptions, collect, type ServedTreeOptions } from '../option
 import { deleteContainer, findRuntime, holdSignals, runContainer, type Container } from '../runtime.js';
 import { RootlessContainer } from '../rootless-container.js';
 import { Interrupted, interruptible } from '../signals.js';
-import { isOrdinaryUser } from '../user-namespace.js';
 
 export interface RunOptions extends ServedTreeOptions {
   readonly interactive?: boolean;
