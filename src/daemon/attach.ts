@@ -82,7 +82,7 @@ export class Attacher {
     const target = imageTarget(record, run);
     if (isIndirect(record)) await makeMountpoint(target);
     if (record.engine === 'kernel') await this.#mountKernel(record, target);
-    else if (record.transport === 'fuse-native') learn({ nativePid: await this.#mountNative(record, target) });
+    else if (record.transport === 'fuse-native') await this.#mountNative(record, target, learn);
     else await this.#mountFuse(record, target);
     learn({ imageDevice: mountAt(target)?.device ?? null });
     await checkAnswers(target);
@@ -155,10 +155,11 @@ export class Attacher {
     });
   }
 
-  #mountNative(record: MountRecord, target: string): Promise<number> {
+  #mountNative(record: MountRecord, target: string, learn: (facts: Partial<MountRecord>) => void): Promise<void> {
     const { flags, idMap, layers, treePath } = record;
     const mount = { target, source: sourceOf(record), subtype: SUBTYPE, allowOther: true, flags };
-    return this.#options.natives.open(record.id, { mount, treePath, layers, idMap: idMap ?? undefined });
+    const what = { mount, treePath, layers, idMap: idMap ?? undefined };
+    return this.#options.natives.open(record.id, what, (nativePid) => learn({ nativePid }));
   }
 
   async #mountFuse(record: MountRecord, target: string): Promise<void> {

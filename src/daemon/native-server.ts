@@ -2,7 +2,7 @@
  * Serves one mount through fuse-native, in a process of its own: a crash in libfuse ends no other mount, and the end of
  * the daemon's server not this one. Argument: the mount's id. What to mount comes as the first message.
  */
-import { closeSync, existsSync, fstatSync, openSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { toLaminaError, type SerializedError } from '../errors.js';
 import { ErofsReader } from '../erofs/reader.js';
 import type { FuseMount } from '../mount/fuse-mount.js';
@@ -10,9 +10,9 @@ import { mountByFuseNative } from '../mount/fuse-native.js';
 import type { IdMap } from '../mount/id-map.js';
 import { ImageFs } from '../mount/image-fs.js';
 import { LayerReaders, type LayerSource } from '../mount/layer-readers.js';
+import { mapTree } from '../mount/map-tree.js';
 import { mountAt } from '../mount/mountinfo.js';
 import { pathOperations } from '../mount/path-operations.js';
-import { mmapReadOnly } from '../native/libc.js';
 import { withoutSeal } from '../store/sealed.js';
 import { Repetitions, createLogger } from './log.js';
 
@@ -42,9 +42,7 @@ async function serve({ mount, treePath, layers, idMap }: NativeMount): Promise<v
       log.warn({ diffId, offset, got }, 'a cached chunk was wrong and has been replaced'),
   });
   for (const layer of layers) readers.add(layer);
-  const fd = openSync(treePath, 'r');
-  const tree = mmapReadOnly(fd, fstatSync(fd).size);
-  closeSync(fd);
+  const tree = mapTree(treePath);
   const fs = new ImageFs(
     new ErofsReader(withoutSeal(tree.bytes)),
     readers,

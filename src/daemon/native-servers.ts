@@ -25,10 +25,14 @@ export class NativeServers {
     return this.#pids.has(id);
   }
 
-  /** Mounts; the process that serves. Throws TRANSPORT_UNAVAILABLE, MOUNT_FAILED. */
-  async open(id: string, what: NativeMount): Promise<number> {
+  /**
+   * Mounts. `onStart` gets the process that will serve, before it is told what to mount: whoever comes after a crash of
+   * this one has to know of it. Throws TRANSPORT_UNAVAILABLE, MOUNT_FAILED.
+   */
+  async open(id: string, what: NativeMount, onStart: (pid: number) => void): Promise<void> {
     const child = fork(program, [id], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'], detached: true, cwd: '/' });
     try {
+      if (child.pid !== undefined) onStart(child.pid);
       child.send(what);
       const signal = AbortSignal.timeout(MOUNT_TIMEOUT_MS);
       const died = once(child, 'exit', { signal }).then(([code]) => {
@@ -48,7 +52,6 @@ export class NativeServers {
     child.unref();
     this.#pids.set(id, pid);
     child.once('exit', () => this.#gone(id));
-    return pid;
   }
 
   /** A process that an earlier server has started. False where it has ended. */

@@ -41,7 +41,7 @@ const mountRecord = z.object({
   engine: z.enum(['kernel', 'fuse']),
   /** Of the fuse engine: our own, or fuse-native. */
   transport: z.enum(['dev-fuse', 'fuse-native']),
-  /** The process that serves a mount of fuse-native, once it does. */
+  /** The process that serves a mount of fuse-native, once it is started. */
   nativePid: z.int().nullable(),
   /** Why this engine. */
   reason: z.string(),

@@ -2,8 +2,7 @@
  * What a worker serves: the connections and layers that the main thread has told it of. Serve workers spend their lives
  * in a system call, so they take their messages between requests, and when they meet a layer that they do not know.
  */
-import { closeSync, fstatSync, openSync } from 'node:fs';
-import { LaminaError, type SerializedError, toLaminaError } from '../errors.js';
+import { type SerializedError, toLaminaError } from '../errors.js';
 import { ErofsReader } from '../erofs/reader.js';
 import type { FileSystem } from '../fuse/file-system.js';
 import type { Negotiated } from '../fuse/init.js';
@@ -14,8 +13,9 @@ import { Counters } from '../mount/counters.js';
 import { FailedFs } from '../mount/failed-fs.js';
 import type { IdMap } from '../mount/id-map.js';
 import { ImageFs } from '../mount/image-fs.js';
+import { mapTree } from '../mount/map-tree.js';
 import { LayerReaders, type LayerSource } from '../mount/layer-readers.js';
-import { mmapReadOnly, type Mapping } from '../native/libc.js';
+import type { Mapping } from '../native/libc.js';
 import { withoutSeal } from '../store/sealed.js';
 
 export type ConnectionContent =
@@ -126,7 +126,7 @@ export class Served {
     if (content.kind === 'blobs') return { fs: new BlobFs(this.layers), close: () => undefined };
     let tree: Mapping | undefined;
     try {
-      tree = mapFile(content.treePath);
+      tree = mapTree(content.treePath);
       const fs = new ImageFs(new ErofsReader(withoutSeal(tree.bytes)), this.layers, content.slots, content.idMap);
       return { fs, close: () => tree?.close() };
     } catch (e) {
@@ -135,19 +135,5 @@ export class Served {
       this.#send({ op: 'failed', connection: id, node: 0, error: error.toJSON() });
       return { fs: new FailedFs(error), close: () => undefined };
     }
-  }
-}
-
-function mapFile(path: string): Mapping {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (e) {
-    throw new LaminaError('STORE_CORRUPT', `Cannot open the tree ${path}`, { cause: e });
-  }
-  try {
-    return mmapReadOnly(fd, fstatSync(fd).size);
-  } finally {
-    closeSync(fd);
   }
 }

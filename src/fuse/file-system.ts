@@ -22,6 +22,11 @@ export interface Attributes {
   mtimeNsec: number;
 }
 
+/** To be filled. */
+export function emptyAttributes(): Attributes {
+  return { mode: 0, uid: 0, gid: 0, nlink: 0, rdev: 0, size: 0, blocks: 0, mtime: 0, mtimeNsec: 0 };
+}
+
 export interface Capabilities {
   /** False when no node has an extended attribute: the kernel then never asks again. */
   readonly xattrs: boolean;

@@ -13,17 +13,18 @@
  * as bytes, never interpreted.
  */
 import { constants } from 'node:os';
-import type { Attributes, FileSystem } from './file-system.js';
-import { MISS } from './file-system.js';
+import { MISS, emptyAttributes, type FileSystem } from './file-system.js';
 import { errnoFor } from './errno.js';
 import { negotiate, type InitLimits, type Negotiated } from './init.js';
 import {
   ATTR_OUT_SIZE,
   ATTR_SIZE,
+  BLOCK_SIZE,
   ENTRY_OUT_SIZE,
   FOREVER_SECONDS,
   IN_HEADER,
   MAX_READ,
+  NAME_MAX,
   OUT_HEADER,
   getU64,
   mutating,
@@ -43,10 +44,8 @@ export const NO_REPLY = 0;
 export const DEFERRED = -1;
 
 const DIRENT_SIZE = 24;
-const BLOCK_SIZE = 4096;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
-const NAME_MAX = 255;
 
 export interface SessionOptions {
   /** What was agreed before this server started, where INIT has been answered by an earlier one. */
@@ -61,17 +60,7 @@ export class Session {
   readonly #fs: FileSystem;
   readonly #options: SessionOptions;
   #negotiated: Negotiated | undefined;
-  readonly #attr: Attributes = {
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    nlink: 0,
-    rdev: 0,
-    size: 0,
-    blocks: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-  };
+  readonly #attr = emptyAttributes();
   // State of the directory listing under way, kept here so that the visitor is one shared closure.
   #reply: Buffer = Buffer.alloc(0);
   #at = 0;

@@ -10,6 +10,10 @@ export const IN_HEADER = 40;
 export const OUT_HEADER = 16;
 export const ROOT_NODE = 1;
 
+/** What statfs and stat say. */
+export const BLOCK_SIZE = 4096;
+export const NAME_MAX = 255;
+
 export const opcode = {
   LOOKUP: 1,
   FORGET: 2,

@@ -4,13 +4,11 @@
  */
 import { constants } from 'node:os';
 import { errnoFor } from '../fuse/errno.js';
-import type { Attributes, FileSystem } from '../fuse/file-system.js';
-import { ROOT_NODE } from '../fuse/wire.js';
+import { emptyAttributes, type Attributes, type FileSystem } from '../fuse/file-system.js';
+import { BLOCK_SIZE, NAME_MAX, ROOT_NODE } from '../fuse/wire.js';
 
 const { ENOENT, ENODATA, ENOTDIR } = constants.errno;
 const DIRECTORY = 4;
-const BLOCK_SIZE = 4096;
-const NAME_MAX = 255;
 
 /** As fuse-native takes it; times in milliseconds. */
 export interface PathStat extends Omit<Attributes, 'mtimeNsec'> {
@@ -100,7 +98,7 @@ function nodeOf(fs: FileSystem, path: string): number {
 }
 
 function statOf(fs: FileSystem, node: number): PathStat | undefined {
-  const a: Attributes = { mode: 0, uid: 0, gid: 0, nlink: 0, rdev: 0, size: 0, blocks: 0, mtime: 0, mtimeNsec: 0 };
+  const a = emptyAttributes();
   if (!fs.getattr(node, a)) return undefined;
   const { mtimeNsec, ...rest } = a;
   const mtime = Math.max(a.mtime, 0) * 1000 + (a.mtime < 0 ? 0 : Math.floor(mtimeNsec / 1e6));
@@ -109,7 +107,7 @@ function statOf(fs: FileSystem, node: number): PathStat | undefined {
 
 /** Without names that are not UTF-8: they could be listed as others only. */
 function namesIn(fs: FileSystem, node: number): string[] | number {
-  const a: Attributes = { mode: 0, uid: 0, gid: 0, nlink: 0, rdev: 0, size: 0, blocks: 0, mtime: 0, mtimeNsec: 0 };
+  const a = emptyAttributes();
   if (!fs.getattr(node, a)) return -ENOENT;
   if (a.mode >>> 12 !== DIRECTORY) return -ENOTDIR;
   const names: string[] = [];
