@@ -4,7 +4,7 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { readMountInfo, type MountInfo } from '../src/mount/mountinfo.js';
-import { MNT_DETACH, UMOUNT_NOFOLLOW, umount2 } from '../src/native/libc.js';
+import { MNT_DETACH, UMOUNT_NOFOLLOW, umount2 } from '../src/native/mounts.js';
 
 const run = promisify(execFile);
 

@@ -4,7 +4,7 @@
  */
 import { chmod, chown, mkdir, opendir, rm, rmdir, stat, statfs } from 'node:fs/promises';
 import { toLaminaError, errnoOf } from '../errors.js';
-import { bindMount } from '../native/libc.js';
+import { bindMount } from '../native/mounts.js';
 import { mountErofs } from '../mount/kernel-mount.js';
 import { mountAt, type MountInfo } from '../mount/mountinfo.js';
 import { mountOverlay } from '../mount/overlay.js';

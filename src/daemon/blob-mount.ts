@@ -8,7 +8,7 @@ import type { Negotiated } from '../fuse/init.js';
 import { LaminaError, errnoOf } from '../errors.js';
 import { isDead, mountAt } from '../mount/mountinfo.js';
 import { raiseReadAhead } from '../mount/read-ahead.js';
-import { MNT_DETACH, UMOUNT_NOFOLLOW, umount2 } from '../native/libc.js';
+import { MNT_DETACH, UMOUNT_NOFOLLOW, umount2 } from '../native/mounts.js';
 import type { Connections } from './connections.js';
 import type { Logger } from './log.js';
 import type { Records } from './records.js';

@@ -6,13 +6,12 @@ import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { LaminaError, toLaminaError } from '../errors.js';
 import type { Negotiated } from '../fuse/init.js';
-import { layerKey, prepareImage, type PreparedImage } from '../image/prepare.js';
+import { layerKey, prepareImage } from '../image/prepare.js';
 import type { OnProgress } from '../image/progress.js';
 import type { ByteCounts } from '../mount/counters.js';
-import { chooseEngine, type EngineChoice } from '../mount/engine.js';
-import { idMapOf } from '../mount/id-map.js';
+import { chooseEngine } from '../mount/engine.js';
 import { readMountInfo } from '../mount/mountinfo.js';
-import { formatPlatform, parsePlatform } from '../oci/platform.js';
+import { parsePlatform } from '../oci/platform.js';
 import { resolveImage } from '../source/index.js';
 import { parseReference } from '../source/reference.js';
 import type { Store } from '../store/store.js';
@@ -21,6 +20,7 @@ import type { BlobMount } from './blob-mount.js';
 import type { Broker } from './broker.js';
 import type { Connections } from './connections.js';
 import type { Logger } from './log.js';
+import { newRecord, statusOf } from './mount-record.js';
 import { checkMountpoint, realMountpoint, refuseIfUsed } from './mountpoint.js';
 import { checkUpper, overlayPlace } from './overlay-place.js';
 import type { NativeServers } from './native-servers.js';
@@ -233,7 +233,8 @@ export class MountTable {
     const choice = chooseEngine(request.engine, prepared.layers.length, request.transport);
     const mountpoint = wanted ?? this.#options.run.mnt(id);
     const overlay = await overlayPlace(id, request, store);
-    const record = { ...this.#record(id, mountpoint, request, prepared, choice), overlay, subdir };
+    const layers = this.#options.slots.assign(prepared.layers, request.verify);
+    const record = newRecord({ id, mountpoint, request, prepared, choice, layers, overlay, subdir });
     await checkUpper(record, [...this.#mounts.values(), ...this.#making.values()]);
     if (record.ownsMountpoint) await mkdir(mountpoint, { mode: 0o755 });
     const mounted = await this.#attach(record, request.engine === 'auto', signal);
@@ -330,60 +331,11 @@ export class MountTable {
     if (!blobs.alive) slots.retain(used);
   }
 
-  #record(
-    id: string,
-    mountpoint: string,
-    request: MountRequest,
-    { image, treePath, layers }: PreparedImage,
-    { engine, reason }: EngineChoice,
-  ): MountRecord {
-    return {
-      id,
-      mountpoint,
-      engine,
-      transport: request.transport,
-      nativePid: null,
-      reason,
-      reference: image.reference,
-      manifestDigest: image.manifestDigest ?? null,
-      configDigest: image.configDigest,
-      platform: formatPlatform(image.platform),
-      treePath,
-      layers: this.#options.slots.assign(layers, request.verify),
-      overlay: null,
-      subdir: null,
-      flags: request.flags,
-      idMap: idMapOf(request.idMap?.uid ?? [], request.idMap?.gid ?? []) ?? null,
-      ownsMountpoint: request.mountpoint === undefined,
-      imageDevice: null,
-      overlayDevice: null,
-      created: Date.now(),
-      negotiated: null,
-      detached: false,
-    };
-  }
-
   #status(record: MountRecord): MountStatus {
-    const counts = record.layers.map(({ slot }) => this.#options.bytes(slot));
-    const sum = (field: keyof ByteCounts): number => counts.reduce((n, count) => n + count[field], 0);
-    return {
-      id: record.id,
-      mountpoint: record.mountpoint,
-      engine: record.engine,
-      transport: record.engine === 'kernel' ? null : record.transport,
-      reason: record.reason,
-      reference: record.reference,
-      manifestDigest: record.manifestDigest,
-      configDigest: record.configDigest,
-      platform: record.platform,
-      layers: record.layers.length,
-      upper: record.overlay?.upper ?? null,
-      subdir: record.subdir,
-      flags: record.flags,
-      idMap: record.idMap,
-      created: record.created,
-      bytes: { served: sum('served'), verified: sum('verified'), filled: sum('filled') },
-    };
+    return statusOf(
+      record,
+      record.layers.map(({ slot }) => this.#options.bytes(slot)),
+    );
   }
 }
 

@@ -1,7 +1,8 @@
 /** Opening a FUSE connection: /dev/fuse and mount(2), as an ordinary user fusermount3. Done by the supervisor, or by a server that has lost it. */
 import { closeSync, constants, openSync } from 'node:fs';
 import { LaminaError, errnoOf } from '../errors.js';
-import { MS_NOATIME, MS_RDONLY, mount, setNonBlocking } from '../native/libc.js';
+import { setNonBlocking } from '../native/libc.js';
+import { MS_NOATIME, MS_RDONLY, mount } from '../native/mounts.js';
 import { MAX_READ } from '../fuse/wire.js';
 import { flagBits, type MountFlag } from './flags.js';
 import { fusermount, userAllowOther } from './fusermount.js';

@@ -4,7 +4,8 @@
  */
 import { closeSync } from 'node:fs';
 import { LaminaError } from '../errors.js';
-import { MOUNT_ATTR_NOATIME, MOUNT_ATTR_RDONLY, SysError, fsMount } from '../native/libc.js';
+import { SysError } from '../native/libc.js';
+import { MOUNT_ATTR_NOATIME, MOUNT_ATTR_RDONLY, fsMount } from '../native/mounts.js';
 import { flagBits, type MountFlag } from './flags.js';
 import type { IdMap } from './id-map.js';
 import { erofsBdis, raiseReadAhead } from './read-ahead.js';

@@ -3,7 +3,8 @@
  * the upper layer. Writes never reach the image.
  */
 import { LaminaError } from '../errors.js';
-import { MOUNT_ATTR_NOATIME, MS_NOATIME, SysError, fsMount, mountAsync } from '../native/libc.js';
+import { SysError } from '../native/libc.js';
+import { MOUNT_ATTR_NOATIME, MS_NOATIME, fsMount, mountAsync } from '../native/mounts.js';
 import { flagBits, type MountFlag } from './flags.js';
 
 export interface OverlayMount {

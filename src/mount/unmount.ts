@@ -1,5 +1,5 @@
 import { errnoOf } from '../errors.js';
-import { MNT_DETACH, UMOUNT_NOFOLLOW, umount2 } from '../native/libc.js';
+import { MNT_DETACH, UMOUNT_NOFOLLOW, umount2 } from '../native/mounts.js';
 import { fusermountUnmount } from './fusermount.js';
 import { isOrdinaryUser } from './subordinate-ids.js';
 

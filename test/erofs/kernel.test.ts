@@ -8,7 +8,7 @@ import { ErofsReader } from '../../src/erofs/reader.js';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Inode } from '../../src/erofs/tree.js';
 import { encodeTree } from '../../src/erofs/writer.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
-import { MOUNT_ATTR_RDONLY, fsMount } from '../../src/native/libc.js';
+import { MOUNT_ATTR_RDONLY, fsMount } from '../../src/native/mounts.js';
 import { skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
 import { contentOf, directory, file, node, paths, resolve, richDevices, richTree } from './trees.js';

@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { InitLimits } from '../../src/fuse/init.js';
-import { umount2 } from '../../src/native/libc.js';
+import { umount2 } from '../../src/native/mounts.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
 import { BIG, MANY, testTree } from './fixtures/tree.js';
