@@ -58,25 +58,30 @@ export interface ResolveOptions {
   readonly make?: ((replaced: Inode | undefined, parent: Inode, name: string) => Inode) | undefined;
 }
 
-/** The directory at `components` below `root`. Throws PATH_LOOP, LIMIT_EXCEEDED. */
+/**
+ * The directory at `components` below `root`. A name that is no directory and that a ".." takes back, as in a symlink to
+ * "d/../a", need not be one and is left alone. Throws PATH_LOOP, LIMIT_EXCEEDED.
+ */
 export function resolveDirectory(
   root: Inode,
   components: readonly string[],
   { follow, make }: ResolveOptions,
 ): Inode | undefined {
-  // Directories from the root to here, for "..", and what is still to be walked, last first.
+  // Directories from the root to here, for ".."; names below that are to be made; and what is still to be walked, last first.
   const stack: Inode[] = [root];
+  const missing: string[] = [];
   const todo = components.toReversed();
   let here = root;
   let hops = 0;
   let followed = 0;
   for (let name = todo.pop(); name !== undefined; name = todo.pop()) {
     if (name === '..') {
+      if (missing.pop() !== undefined) continue;
       if (stack.length > 1) stack.pop();
       here = stack.at(-1) ?? root;
       continue;
     }
-    let child = here.children?.get(name);
+    const child = missing.length === 0 ? here.children?.get(name) : undefined;
     if (follow && child !== undefined && isSymlink(child)) {
       if (++hops > HOPS_MAX) throw loop(components);
       const target = child.target ?? '';
@@ -90,13 +95,17 @@ export function resolveDirectory(
       for (let i = parts.length - 1; i >= 0; i--) if (parts[i] !== '' && parts[i] !== '.') todo.push(parts[i] ?? '');
       continue;
     }
-    if (child === undefined || !isDirectory(child)) {
-      if (make === undefined) return undefined;
-      child = make(child, here, name);
-      here.children?.set(name, child);
-    }
-    if (stack.push(child) > DEPTH_MAX) throw tooDeep(components);
-    here = child;
+    if (child !== undefined && isDirectory(child)) {
+      stack.push(child);
+      here = child;
+    } else missing.push(name);
+    if (stack.length + missing.length > DEPTH_MAX) throw tooDeep(components);
+  }
+  if (make === undefined) return missing.length === 0 ? here : undefined;
+  for (const name of missing) {
+    const made = make(here.children?.get(name), here, name);
+    here.children?.set(name, made);
+    here = made;
   }
   return here;
 }

@@ -64,6 +64,8 @@ export const marker = {
   link: 'trusted.lamina.link',
   /** "y": more than one entry of the layer has named it, though the others may have been replaced. */
   linked: 'trusted.lamina.linked',
+  /** On a directory: "ORDER/NAME", NUL-separated, of its names of linked files; absent where there are too many for it. */
+  names: 'trusted.lamina.names',
   /** "y": a real character device 0:0 of the image, which without this would read as a whiteout. */
   device: 'trusted.lamina.device',
   /** On the root: whiteouts that have no place in the tree, NUL-separated paths. */

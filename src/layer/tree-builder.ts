@@ -36,6 +36,8 @@ const typeBits: Readonly<Record<Exclude<EntryType, 'hardlink'>, number>> = {
 };
 
 const YES = Buffer.from('y');
+/** Bytes of an extended attribute's value in EROFS. */
+const VALUE_MAX = 0xffff;
 
 interface Whiteout {
   /** Components, as written: a whiteout is resolved in the lower layers. */
@@ -53,6 +55,8 @@ export class TreeBuilder {
   readonly #hidden = new Map<Inode, Set<string>>();
   /** Directories that took the place of something else in this layer. */
   readonly #replacing = new Set<Inode>();
+  /** By directory and name: the places of hard links in the archive. */
+  readonly #linkOrders = new Map<Inode, Map<string, number>>();
   #inodes = 1;
   #text = 0;
 
@@ -89,7 +93,7 @@ export class TreeBuilder {
     for (const [parent, names] of this.#hidden) for (const name of names) parent.children?.delete(name);
     this.#placeWhiteouts();
     for (const inode of this.#replacing) (inode.xattrs ??= new Map()).set(marker.whiteout, YES);
-    this.#markImplied();
+    this.#markDirectories();
     this.#appendix.place(appendixStart);
     return { root: this.#root, appendix: this.#appendix };
   }
@@ -125,6 +129,7 @@ export class TreeBuilder {
     else if (name.startsWith(META)) this.#hide(parent, name, entry.name);
     if (entry.type === 'hardlink') {
       this.#put(parent, name, this.#hardlink(entry, parent, name));
+      this.#linkOrder(parent, name, entry.order);
       return;
     }
     if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
@@ -133,8 +138,17 @@ export class TreeBuilder {
       return;
     }
     const inode = this.#inode(entry);
-    if (existing !== undefined) this.#replaces(existing, inode);
+    if (existing !== undefined) {
+      this.#replaces(existing, inode);
+      this.#linkOrders.get(parent)?.delete(name);
+    }
     this.#put(parent, name, inode);
+  }
+
+  #linkOrder(parent: Inode, name: string, order: number): void {
+    const orders = this.#linkOrders.get(parent);
+    if (orders === undefined) this.#linkOrders.set(parent, new Map([[name, order]]));
+    else orders.set(name, order);
   }
 
   /**
@@ -288,7 +302,7 @@ export class TreeBuilder {
     }
     if (detached.length > 0) {
       const value = Buffer.from(detached.join('\0'), 'latin1');
-      if (value.length > 0xffff) {
+      if (value.length > VALUE_MAX) {
         throw new LaminaError('LIMIT_EXCEEDED', 'The layer has too many whiteouts below what it makes no directory', {
           details: { bytes: value.length },
         });
@@ -324,12 +338,25 @@ export class TreeBuilder {
     return true;
   }
 
-  #markImplied(): void {
+  #markDirectories(): void {
     const todo = [this.#root];
     for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
       if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, YES);
+      this.#markNames(inode);
       for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
     }
+  }
+
+  /** An inode has one order, but each of its names has a place of its own in the archive. */
+  #markNames(directory: Inode): void {
+    const orders = this.#linkOrders.get(directory);
+    const names: string[] = [];
+    for (const [name, child] of directory.children ?? []) {
+      if (child.xattrs?.has(marker.linked) === true) names.push(`${orders?.get(name) ?? child.order}/${name}`);
+    }
+    if (names.length === 0) return;
+    const value = Buffer.from(names.join('\0'), 'latin1');
+    if (value.length <= VALUE_MAX) (directory.xattrs ??= new Map()).set(marker.names, value);
   }
 }
 

@@ -250,8 +250,9 @@ class Merge {
 
 /**
  * A layer's names, apart from what is only a whiteout or implied; a directory before what is in it. A name's order is
- * its inode's place in the archive. That is only known of the first of several hard links: all of them wait for the
- * directories that they are in, which may take the place of lower symlinks. `links`: what stands for a hard link to a
+ * its inode's place in the archive, of a file with several names what its directory has marked. Where the mark is missing,
+ * because it would be too long or the tree is from before it, such names wait for the directories that they are in,
+ * which may take the place of lower symlinks. `links`: what stands for a hard link to a
  * lower layer and has several names, in the order of the archive.
  */
 function survey(root: Place): { entries: Place[]; links: Inode[]; whiteouts: Place[]; opaques: Place[] } {
@@ -260,6 +261,7 @@ function survey(root: Place): { entries: Place[]; links: Inode[]; whiteouts: Pla
   const opaques: Place[] = [];
   const files = new Set<Inode>();
   const linked = new Set<Inode>();
+  const exact = new Set<Place>();
   const todo = [root];
   for (let place = todo.pop(); place !== undefined; place = todo.pop()) {
     const { inode } = place;
@@ -276,16 +278,31 @@ function survey(root: Place): { entries: Place[]; links: Inode[]; whiteouts: Pla
     place.isNew = isNew || isWhitedOut;
     // Trees of before the marker say it only by names that are still there.
     if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
+    const orders = nameOrders(inode);
     for (const [name, child] of inode.children ?? []) {
-      todo.push({ parent: place, name, inode: child, order: child.order });
+      const order = orders?.get(name);
+      const next: Place = { parent: place, name, inode: child, order: order ?? child.order };
+      if (order !== undefined) exact.add(next);
+      todo.push(next);
     }
   }
   for (const place of entries) {
-    if (!linked.has(place.inode)) continue;
+    if (!linked.has(place.inode) || exact.has(place)) continue;
     for (let up = place.parent; up !== undefined; up = up.parent) place.order = Math.max(place.order, up.order);
   }
   const links = [...linked].filter((inode) => linkOf(inode) !== undefined).sort((a, b) => a.order - b.order);
   return { entries, links, whiteouts, opaques };
+}
+
+function nameOrders({ xattrs }: Inode): Map<string, number> | undefined {
+  const text = xattrs?.get(marker.names)?.toString('latin1');
+  if (text === undefined) return undefined;
+  return new Map(
+    text.split('\0').map((mark) => {
+      const slash = mark.indexOf('/');
+      return [mark.slice(slash + 1), Number(mark.slice(0, slash))];
+    }),
+  );
 }
 
 function isMarked({ xattrs }: Inode): boolean {
