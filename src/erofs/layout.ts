@@ -47,6 +47,9 @@ export const VOLUME_PATTERN = /^lamina-1(x?)(a?)\0+$/;
 export const DEVICE_SLOT = 128;
 /** Byte offset of a device's u32 block count within its slot. */
 export const DEVICE_BLOCKS = 64;
+/** Bytes of a value: e_value_size is 16 bits wide, one byte less than Linux allows (XATTR_SIZE_MAX). */
+export const XATTR_VALUE_MAX = 0xffff;
+
 /** extra_devices is 16 bits wide. */
 export const DEVICES_MAX = 0xffff;
 

@@ -99,7 +99,7 @@ export function resolveDirectory(
       stack.push(child);
       here = child;
     } else missing.push(name);
-    if (stack.length + missing.length > DEPTH_MAX) throw tooDeep(components);
+    if (make !== undefined && stack.length + missing.length > DEPTH_MAX) throw tooDeep(components);
   }
   if (make === undefined) return missing.length === 0 ? here : undefined;
   for (const name of missing) {

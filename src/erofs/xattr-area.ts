@@ -10,13 +10,12 @@ import {
   NAME_MAX,
   XATTR_ENTRY,
   XATTR_HEADER,
+  XATTR_VALUE_MAX,
   roundUp,
   xattrIndex,
   xattrPrefix,
 } from './layout.js';
 
-/** e_value_size is 16 bits wide: one byte less than Linux allows a value to have (XATTR_SIZE_MAX). */
-const VALUE_MAX = 0xffff;
 /** i_xattr_icount is 16 bits wide and counts words after the header. */
 const AREA_MAX = XATTR_HEADER + 4 * (0xffff - 1);
 
@@ -26,11 +25,11 @@ export function xattrAreaSize(xattrs: Inode['xattrs'], about: () => string): num
   let size = XATTR_HEADER;
   for (const [name, value] of xattrs) {
     const length = name.length - prefixLength(name, about);
-    if (length > NAME_MAX || value.length > VALUE_MAX) {
+    if (length > NAME_MAX || value.length > XATTR_VALUE_MAX) {
       const what =
         length > NAME_MAX
           ? `a name of ${length} bytes (at most ${NAME_MAX})`
-          : `${value.length} bytes (at most ${VALUE_MAX})`;
+          : `${value.length} bytes (at most ${XATTR_VALUE_MAX})`;
       throw new LaminaError('LIMIT_EXCEEDED', `Cannot store the xattr ${quote(name)} of ${about()}: it has ${what}`);
     }
     size += roundUp(XATTR_ENTRY + length + value.length, 4);

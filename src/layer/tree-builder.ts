@@ -5,6 +5,7 @@
  * archive they stand (image-spec layer.md, "Whiteouts").
  */
 import { LaminaError } from '../errors.js';
+import { XATTR_VALUE_MAX } from '../erofs/layout.js';
 import { DEPTH_MAX, WHITEOUT, cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { LayerView } from '../source/image.js';
@@ -36,8 +37,6 @@ const typeBits: Readonly<Record<Exclude<EntryType, 'hardlink'>, number>> = {
 };
 
 const YES = Buffer.from('y');
-/** Bytes of an extended attribute's value in EROFS. */
-const VALUE_MAX = 0xffff;
 
 interface Whiteout {
   /** Components, as written: a whiteout is resolved in the lower layers. */
@@ -302,7 +301,7 @@ export class TreeBuilder {
     }
     if (detached.length > 0) {
       const value = Buffer.from(detached.join('\0'), 'latin1');
-      if (value.length > VALUE_MAX) {
+      if (value.length > XATTR_VALUE_MAX) {
         throw new LaminaError('LIMIT_EXCEEDED', 'The layer has too many whiteouts below what it makes no directory', {
           details: { bytes: value.length },
         });
@@ -342,21 +341,17 @@ export class TreeBuilder {
     const todo = [this.#root];
     for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
       if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, YES);
-      this.#markNames(inode);
-      for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
+      const orders = this.#linkOrders.get(inode);
+      const names: string[] = [];
+      for (const [name, child] of inode.children ?? []) {
+        if (isDirectory(child)) todo.push(child);
+        // An inode has one order, but each of its names has a place of its own in the archive.
+        else if (child.xattrs?.has(marker.linked) === true) names.push(`${orders?.get(name) ?? child.order}/${name}`);
+      }
+      if (names.length === 0) continue;
+      const value = Buffer.from(names.join('\0'), 'latin1');
+      if (value.length <= XATTR_VALUE_MAX) (inode.xattrs ??= new Map()).set(marker.names, value);
     }
-  }
-
-  /** An inode has one order, but each of its names has a place of its own in the archive. */
-  #markNames(directory: Inode): void {
-    const orders = this.#linkOrders.get(directory);
-    const names: string[] = [];
-    for (const [name, child] of directory.children ?? []) {
-      if (child.xattrs?.has(marker.linked) === true) names.push(`${orders?.get(name) ?? child.order}/${name}`);
-    }
-    if (names.length === 0) return;
-    const value = Buffer.from(names.join('\0'), 'latin1');
-    if (value.length <= VALUE_MAX) (directory.xattrs ??= new Map()).set(marker.names, value);
   }
 }
 

@@ -1,13 +1,12 @@
 /** Which extended attributes of a layer reach its tree, and which would harm whoever mounts it. */
 import { LaminaError } from '../errors.js';
+import { XATTR_VALUE_MAX } from '../erofs/layout.js';
 import { S_IFDIR, S_IFMT, S_IFREG } from '../erofs/tree.js';
 import { printable, type Notes } from '../tar/notes.js';
 
 /** Bytes; limits.h XATTR_NAME_MAX and XATTR_LIST_MAX. */
 const NAME_MAX = 255;
 const LIST_MAX = 65536;
-/** Bytes; the on-disk value size of EROFS has 16 bits, one value short of the kernel's XATTR_SIZE_MAX. */
-const VALUE_MAX = 65535;
 
 /** Security modules label files by their own policy; labels of the machine that built the image mean nothing here. */
 const HOST_LABELS = /^security\.(?:selinux|ima|evm|apparmor|SMACK.*)$/;
@@ -29,7 +28,7 @@ export function keptXattrs(
       continue;
     }
     list += name.length + 1;
-    if (name.length > NAME_MAX || value.length > VALUE_MAX || list > LIST_MAX || name.includes('\0')) {
+    if (name.length > NAME_MAX || value.length > XATTR_VALUE_MAX || list > LIST_MAX || name.includes('\0')) {
       throw new LaminaError(
         'METADATA_INVALID',
         `The extended attributes of ${printable(path)} are larger than Linux allows`,

@@ -1,0 +1,43 @@
+/** Finding and making directories in a tree that grows. */
+import t from 'tap';
+import { DEPTH_MAX, impliedDirectory, resolveDirectory } from '../../src/erofs/paths.js';
+import { S_IFLNK, S_IFREG, type Inode } from '../../src/erofs/tree.js';
+
+function other(mode: number, target?: string): Inode {
+  const { children: _, ...inode } = impliedDirectory();
+  return { ...inode, mode, ...(target === undefined ? {} : { target }) };
+}
+
+const symlink = (target: string): Inode => other(S_IFLNK | 0o777, target);
+const make = (): Inode => impliedDirectory();
+
+t.test('what ".." takes back need not be a directory, and is not made', async (t) => {
+  const root = impliedDirectory();
+  const file = other(S_IFREG | 0o644);
+  root.children?.set('file', file).set('to-file', symlink('file')).set('a', impliedDirectory());
+  for (const target of ['file/../a', 'to-file/../a', 'none/../a', 'none/none/../../a', '../none/.././a/']) {
+    root.children?.set('link', symlink(target));
+    t.equal(resolveDirectory(root, ['link'], { follow: true }), root.children?.get('a'), target);
+    t.equal(resolveDirectory(root, ['link'], { follow: true, make }), root.children?.get('a'), target);
+  }
+  t.equal(root.children?.get('file'), file);
+  t.notOk(root.children?.has('none'));
+});
+
+t.test('what is missing is made from there on, in place of what is no directory', async (t) => {
+  const root = impliedDirectory();
+  root.children?.set('file', other(S_IFREG | 0o644));
+  t.equal(resolveDirectory(root, ['file', 'b', 'c'], { follow: true }), undefined);
+  const made = resolveDirectory(root, ['file', 'b', 'c'], { follow: true, make });
+  t.equal(root.children?.get('file')?.children?.get('b')?.children?.get('c'), made);
+});
+
+t.test('limits', async (t) => {
+  const root = impliedDirectory();
+  const deep = Array.from({ length: DEPTH_MAX + 1 }, () => 'd');
+  t.equal(resolveDirectory(root, deep, { follow: true }), undefined, 'looking for what is not there is no error');
+  t.throws(() => resolveDirectory(root, deep, { follow: true, make }), { code: 'LIMIT_EXCEEDED' });
+  root.children?.set('x', symlink('new/../y')).set('y', symlink('x'));
+  t.throws(() => resolveDirectory(root, ['x', 'z'], { follow: true, make }), { code: 'PATH_LOOP' });
+  t.strictSame([...(root.children?.keys() ?? [])], ['x', 'y'], 'nothing is made on the way to an error');
+});
