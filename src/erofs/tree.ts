@@ -72,6 +72,9 @@ export const marker = {
   detached: 'trusted.lamina.detached',
 } as const;
 
+/** The value of the markers that only are there or not. */
+export const MARKED = Buffer.from('y');
+
 /** A whiteout in a layer's tree: a character device 0:0 (the overlayfs convention) that is not marked as a real one. */
 export function isWhiteout(inode: Inode): boolean {
   return (inode.mode & S_IFMT) === S_IFCHR && inode.rdev === 0 && inode.xattrs?.has(marker.device) !== true;

@@ -5,38 +5,25 @@
  * archive they stand (image-spec layer.md, "Whiteouts").
  */
 import { LaminaError } from '../errors.js';
-import { XATTR_VALUE_MAX } from '../erofs/layout.js';
+import { NAME_MAX, XATTR_VALUE_MAX } from '../erofs/layout.js';
 import { DEPTH_MAX, WHITEOUT, cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
-import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, marker, type Inode } from '../erofs/tree.js';
+import { MARKED, S_IFCHR, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { LayerView } from '../source/image.js';
-import type { EntryType, TarEntry } from '../tar/entry.js';
+import type { TarEntry } from '../tar/entry.js';
 import type { Notes } from '../tar/notes.js';
 import { printable } from '../tar/notes.js';
+import { inodeOf, setAttributes } from './entry-inode.js';
 import { Appendix } from './extents.js';
 import { viewed } from './view.js';
-import { keptXattrs } from './xattr-policy.js';
 
 /** What AUFS kept for itself; only the opaque marker of it has a meaning in images. */
 const META = '.wh..wh.';
 const OPAQUE = '.wh..wh..opq';
 
-const NAME_MAX = 255;
-const TARGET_MAX = 4095;
 /** Inodes and whiteouts of one layer: some 400 bytes each while the tree is built. */
 const INODES_MAX = 8_000_000;
 /** Bytes of the names, link targets and attributes of one layer: in the compressed layer they may be a thousandth. */
 const TEXT_MAX = 1024 * 1024 * 1024;
-
-const typeBits: Readonly<Record<Exclude<EntryType, 'hardlink'>, number>> = {
-  file: S_IFREG,
-  directory: S_IFDIR,
-  symlink: S_IFLNK,
-  char: S_IFCHR,
-  block: S_IFBLK,
-  fifo: S_IFIFO,
-};
-
-const YES = Buffer.from('y');
 
 interface Whiteout {
   /** Components, as written: a whiteout is resolved in the lower layers. */
@@ -91,7 +78,7 @@ export class TreeBuilder {
   finish(appendixStart: number): { root: Inode; appendix: Appendix } {
     for (const [parent, names] of this.#hidden) for (const name of names) parent.children?.delete(name);
     this.#placeWhiteouts();
-    for (const inode of this.#replacing) (inode.xattrs ??= new Map()).set(marker.whiteout, YES);
+    for (const inode of this.#replacing) (inode.xattrs ??= new Map()).set(marker.whiteout, MARKED);
     this.#markDirectories();
     this.#appendix.place(appendixStart);
     return { root: this.#root, appendix: this.#appendix };
@@ -99,7 +86,7 @@ export class TreeBuilder {
 
   #addRoot(entry: TarEntry): void {
     if (this.#isAci) checkNew(this.#root, entry);
-    if (entry.type === 'directory') this.#setAttributes(this.#root, entry, '/');
+    if (entry.type === 'directory') setAttributes(this.#root, entry, '/', this.#notes);
     else if (entry.name === '') this.#notes.add('an entry without a name is ignored', entry.name);
     else throw new LaminaError('TAR_INVALID', `The root of the layer is not a directory: ${printable(entry.name)}`);
   }
@@ -133,10 +120,10 @@ export class TreeBuilder {
     }
     if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
       if (existing.order === 0) existing.order = entry.order;
-      this.#setAttributes(existing, entry, entry.name);
+      setAttributes(existing, entry, entry.name, this.#notes);
       return;
     }
-    const inode = this.#inode(entry);
+    const inode = inodeOf(entry, this.#appendix, this.#notes);
     if (existing !== undefined) {
       this.#replaces(existing, inode);
       this.#linkOrders.get(parent)?.delete(name);
@@ -210,57 +197,6 @@ export class TreeBuilder {
     }
   }
 
-  #inode(entry: TarEntry): Inode {
-    const inode: Inode = {
-      mode: typeBits[entry.type as Exclude<EntryType, 'hardlink'>],
-      uid: 0,
-      gid: 0,
-      mtime: 0,
-      mtimeNsec: 0,
-      size: 0,
-      rdev: 0,
-      order: 0,
-    };
-    switch (entry.type) {
-      case 'file':
-        inode.size = entry.size;
-        inode.extents = this.#appendix.extentsOf(entry);
-        break;
-      case 'directory':
-        inode.children = new Map();
-        break;
-      case 'symlink':
-        if (entry.linkName === '' || entry.linkName.length > TARGET_MAX || entry.linkName.includes('\0')) {
-          throw new LaminaError('LINK_INVALID', `The symlink ${printable(entry.name)} has an empty or too long target`);
-        }
-        inode.target = entry.linkName;
-        inode.size = entry.linkName.length;
-        break;
-      case 'char':
-      case 'block':
-        inode.rdev = encodeDevice(entry);
-        break;
-      case 'fifo':
-      case 'hardlink':
-    }
-    this.#setAttributes(inode, entry, entry.name);
-    if (entry.type === 'char' && inode.rdev === 0) (inode.xattrs ??= new Map()).set(marker.device, YES);
-    return inode;
-  }
-
-  #setAttributes(inode: Inode, entry: TarEntry, path: string): void {
-    // Linux has no modes of symlinks: lstat(2) shows 0777 on every file system that writes them.
-    inode.mode = (inode.mode & ~0o7777) | (entry.type === 'symlink' ? 0o777 : entry.mode);
-    inode.uid = entry.uid;
-    inode.gid = entry.gid;
-    inode.mtime = entry.mtime;
-    inode.mtimeNsec = entry.mtimeNsec;
-    if (inode.order === 0) inode.order = entry.order;
-    const xattrs = keptXattrs(entry.xattrs, inode.mode, path, this.#notes);
-    if (xattrs === undefined) delete inode.xattrs;
-    else inode.xattrs = xattrs;
-  }
-
   /**
    * The inode that a hard link gives a further name: one of this layer where it comes before the link, else a
    * placeholder for the merge, which knows the layers below. The link's own attributes do not count.
@@ -274,7 +210,7 @@ export class TreeBuilder {
     const target = parent?.children?.get(last);
     if (target !== undefined) {
       if (!isDirectory(target)) {
-        (target.xattrs ??= new Map()).set(marker.linked, YES);
+        (target.xattrs ??= new Map()).set(marker.linked, MARKED);
         return target;
       }
       if (target.order !== 0) throw linkInvalid(entry, 'its target is a directory');
@@ -325,14 +261,14 @@ export class TreeBuilder {
       here = child;
     }
     if (opaque) {
-      (here.xattrs ??= new Map()).set(marker.opaque, YES);
+      (here.xattrs ??= new Map()).set(marker.opaque, MARKED);
       return true;
     }
     const name = path[depth] ?? '';
     this.#checkName(name, name);
     const child = here.children?.get(name);
     if (child === undefined) this.#put(here, name, whiteoutDevice());
-    else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, YES);
+    else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, MARKED);
     // Anything else of the layer replaces what is below in any case.
     return true;
   }
@@ -340,7 +276,7 @@ export class TreeBuilder {
   #markDirectories(): void {
     const todo = [this.#root];
     for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
-      if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, YES);
+      if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, MARKED);
       const orders = this.#linkOrders.get(inode);
       const names: string[] = [];
       for (const [name, child] of inode.children ?? []) {
@@ -364,17 +300,6 @@ function checkNew(existing: Inode | undefined, { name }: TarEntry): void {
 
 function whiteoutDevice(): Inode {
   return { mode: S_IFCHR, uid: 0, gid: 0, mtime: 0, mtimeNsec: 0, size: 0, rdev: 0, order: 0 };
-}
-
-/** The kernel's dev_t of 12 bits major and 20 bits minor, as EROFS and FUSE carry it. Throws METADATA_INVALID. */
-function encodeDevice({ devMajor, devMinor, name }: TarEntry): number {
-  const fits = devMajor >= 0 && devMajor < 1 << 12 && devMinor >= 0 && devMinor < 1 << 20;
-  if (!fits) {
-    throw new LaminaError('METADATA_INVALID', `The device numbers of ${printable(name)} are out of range`, {
-      details: { major: devMajor, minor: devMinor },
-    });
-  }
-  return ((devMinor & 0xff) | (devMajor << 8) | ((devMinor & ~0xff) << 12)) >>> 0;
 }
 
 function linkInvalid(entry: TarEntry, why: string): LaminaError {

@@ -13,24 +13,11 @@
  */
 import { LaminaError } from '../errors.js';
 import { WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
-import { isWhiteout, marker, type Inode } from '../erofs/tree.js';
+import { marker, type Inode } from '../erofs/tree.js';
 import { printable } from '../tar/notes.js';
+import { detachedPaths, linkOf, pathOf, survey, type Place } from './survey.js';
 
 export type Compat = 'spec' | 'overlay';
-
-/** A name in a layer's tree; its path is found by walking up. */
-interface Place {
-  readonly parent: Place | undefined;
-  readonly name: string;
-  readonly inode: Inode;
-  /** When it is put: see {@link survey}. */
-  order: number;
-  /** The layer whites out this name or one above it: no lower layer has anything there, even behind a symlink. */
-  isNew?: boolean;
-  /** Where the directory is in the image, and in which {@link Merge.epoch} that was found. */
-  resolved?: Inode;
-  epoch?: number;
-}
 
 /**
  * Told what a merge does, name by name, before it does it. A directory that meets a directory keeps its inode. Inodes are
@@ -248,78 +235,6 @@ class Merge {
   }
 }
 
-/**
- * A layer's names, apart from what is only a whiteout or implied; a directory before what is in it. A name's order is
- * its inode's place in the archive, of a file with several names what its directory has marked. Where the mark is missing,
- * because it would be too long or the tree is from before it, such names wait for the directories that they are in,
- * which may take the place of lower symlinks. `links`: what stands for a hard link to a
- * lower layer and has several names, in the order of the archive.
- */
-function survey(root: Place): { entries: Place[]; links: Inode[]; whiteouts: Place[]; opaques: Place[] } {
-  const entries: Place[] = [];
-  const whiteouts: Place[] = [];
-  const opaques: Place[] = [];
-  const files = new Set<Inode>();
-  const linked = new Set<Inode>();
-  const exact = new Set<Place>();
-  const todo = [root];
-  for (let place = todo.pop(); place !== undefined; place = todo.pop()) {
-    const { inode } = place;
-    const isRoot = place.parent === undefined;
-    const isNew = place.parent?.isNew === true;
-    if (isWhiteout(inode)) {
-      if (!isNew) whiteouts.push(place);
-      continue;
-    }
-    const isWhitedOut = inode.xattrs?.has(marker.whiteout) === true;
-    if (isWhitedOut && !isNew) whiteouts.push(place);
-    if (inode.xattrs?.has(marker.opaque) === true && !isNew && !isWhitedOut) opaques.push(place);
-    if (!isRoot && inode.xattrs?.has(marker.implied) !== true) entries.push(place);
-    place.isNew = isNew || isWhitedOut;
-    // Trees of before the marker say it only by names that are still there.
-    if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
-    const orders = nameOrders(inode);
-    for (const [name, child] of inode.children ?? []) {
-      const order = orders?.get(name);
-      const next: Place = { parent: place, name, inode: child, order: order ?? child.order };
-      if (order !== undefined) exact.add(next);
-      todo.push(next);
-    }
-  }
-  for (const place of entries) {
-    if (!linked.has(place.inode) || exact.has(place)) continue;
-    for (let up = place.parent; up !== undefined; up = up.parent) place.order = Math.max(place.order, up.order);
-  }
-  const links = [...linked].filter((inode) => linkOf(inode) !== undefined).sort((a, b) => a.order - b.order);
-  return { entries, links, whiteouts, opaques };
-}
-
-function nameOrders({ xattrs }: Inode): Map<string, number> | undefined {
-  const text = xattrs?.get(marker.names)?.toString('latin1');
-  if (text === undefined) return undefined;
-  return new Map(
-    text.split('\0').map((mark) => {
-      const slash = mark.indexOf('/');
-      return [mark.slice(slash + 1), Number(mark.slice(0, slash))];
-    }),
-  );
-}
-
-function isMarked({ xattrs }: Inode): boolean {
-  return xattrs?.has(marker.linked) === true;
-}
-
-function detachedPaths(layer: Inode): string[][] {
-  const text = layer.xattrs?.get(marker.detached)?.toString('latin1') ?? '';
-  return text === '' ? [] : text.split('\0').map((path) => path.split('/'));
-}
-
-function pathOf(place: Place): string[] {
-  const path: string[] = [];
-  for (let p = place; p.parent !== undefined; p = p.parent) path.push(p.name);
-  return path.reverse();
-}
-
 function copyAttributes(from: Inode, to: Inode): void {
   to.mode = from.mode;
   to.uid = from.uid;
@@ -351,11 +266,6 @@ function adopt(inode: Inode, device: number): void {
   const before = inode.extents?.[0]?.device;
   if (before === undefined || before === device) return;
   inode.extents = inode.extents?.map((extent) => ({ ...extent, device })) ?? [];
-}
-
-/** The path of a hard link's target, of an inode that stands for one. */
-function linkOf(inode: Inode): string | undefined {
-  return inode.xattrs?.get(marker.link)?.toString('latin1');
 }
 
 function missingTarget({ name, inode }: Place): LaminaError {

@@ -4,8 +4,9 @@ import { DEPTH_MAX, impliedDirectory, resolveDirectory } from '../../src/erofs/p
 import { S_IFLNK, S_IFREG, type Inode } from '../../src/erofs/tree.js';
 
 function other(mode: number, target?: string): Inode {
-  const { children: _, ...inode } = impliedDirectory();
-  return { ...inode, mode, ...(target === undefined ? {} : { target }) };
+  const inode = { ...impliedDirectory(), mode, ...(target === undefined ? {} : { target }) };
+  delete inode.children;
+  return inode;
 }
 
 const symlink = (target: string): Inode => other(S_IFLNK | 0o777, target);
