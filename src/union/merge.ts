@@ -111,29 +111,41 @@ class Merge {
 
   /** All is looked up before anything is removed: the layers below are one view. */
   #removeLower(whiteouts: readonly Place[], opaques: readonly Place[], detached: readonly string[][]): void {
-    const follow = this.#follow;
     const names: { parent: Inode; name: string }[] = [];
     const emptied: Inode[] = [];
-    const whiteout = (path: string[]): void => {
-      const name = path.pop() ?? '';
-      const parent = resolveDirectory(this.root, path, { follow });
+    const whiteout = (parent: Inode | undefined, name: string): void => {
       if (parent?.children?.has(name) === true) names.push({ parent, name });
     };
-    for (const place of whiteouts) whiteout(pathOf(place));
-    for (const path of detached) whiteout(path);
+    for (const { parent, name } of whiteouts) whiteout(this.#lower(parent), name);
+    for (const path of detached) {
+      const name = path.pop() ?? '';
+      whiteout(resolveDirectory(this.root, path, { follow: this.#follow }), name);
+    }
     for (const place of opaques) {
-      const path = pathOf(place);
-      // A directory of the layer's own replaces a symlink; only an implied one stands for what the link names.
-      const implied = place.inode.xattrs?.has(marker.implied) === true;
-      const last = implied ? undefined : path.pop();
-      const above = resolveDirectory(this.root, path, { follow });
-      const directory = last === undefined ? above : above?.children?.get(last);
-      if (directory !== undefined && isDirectory(directory)) emptied.push(directory);
+      const directory = this.#lower(place);
+      if (directory !== undefined) emptied.push(directory);
     }
     if (this.#observer !== undefined) this.#tellRemoved(this.#observer, names, emptied);
     for (const { parent, name } of names) parent.children?.delete(name);
     for (const directory of emptied) directory.children?.clear();
     if (names.length > 0 || emptied.length > 0) this.#epoch++;
+  }
+
+  /**
+   * What the layers below have at a directory of this layer. A directory of the layer's own replaces a symlink; only an
+   * implied one stands for what the link names.
+   */
+  #lower(place: Place | undefined): Inode | undefined {
+    const way: Place[] = [];
+    for (let p = place; p?.parent !== undefined; p = p.parent) way.push(p);
+    let here: Inode | undefined = this.root;
+    for (const p of way.reverse()) {
+      const child: Inode | undefined = here?.children?.get(p.name);
+      if (child === undefined || isDirectory(child)) here = child;
+      else if (!isSymlink(child) || p.inode.xattrs?.has(marker.implied) !== true) return undefined;
+      else here = resolveDirectory(this.root, pathOf(p), { follow: this.#follow });
+    }
+    return here;
   }
 
   #tellRemoved(

@@ -9,7 +9,7 @@ export interface Place {
   readonly inode: Inode;
   /** When it is put: see {@link survey}. */
   order: number;
-  /** The layer whites out this name or one above it: no lower layer has anything there, even behind a symlink. */
+  /** The layer whites out this name or one above it, or makes it opaque: no lower layer has anything there, even behind a symlink. */
   isNew?: boolean;
   /** Where the directory is in the image, and in which epoch of the merge that was found. */
   resolved?: Inode;
@@ -41,9 +41,10 @@ export function survey(root: Place): { entries: Place[]; links: Inode[]; whiteou
     }
     const isWhitedOut = inode.xattrs?.has(marker.whiteout) === true;
     if (isWhitedOut && !isNew) whiteouts.push(place);
-    if (inode.xattrs?.has(marker.opaque) === true && !isNew && !isWhitedOut) opaques.push(place);
+    const isOpaque = inode.xattrs?.has(marker.opaque) === true;
+    if (isOpaque && !isNew && !isWhitedOut) opaques.push(place);
     if (!isRoot && inode.xattrs?.has(marker.implied) !== true) entries.push(place);
-    place.isNew = isNew || isWhitedOut;
+    place.isNew = isNew || isWhitedOut || isOpaque;
     // Trees of before the marker say it only by names that are still there.
     if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
     const orders = nameOrders(inode);
