@@ -14,6 +14,7 @@ import { ImageTree } from '../image/tree.js';
 import type { Context } from './context.js';
 import { aciPathOf, openImage, prepare } from './open-image.js';
 import type { ServedTreeOptions } from './options.js';
+import { registryRequest } from './registry-options.js';
 import { toBytes } from './text.js';
 
 export interface BundleRequest {
@@ -38,7 +39,7 @@ export async function makeMountedBundle(
   signal: AbortSignal,
 ): Promise<MountedBundle> {
   const { store } = await daemon.status();
-  const image = await openImage(context, reference, options);
+  const image = await openImage(context, reference, { ...options, store });
   const prepared = await prepare(context, image, { ...options, signal, store });
   const tree = ImageTree.open(prepared);
   let bundle;
@@ -54,6 +55,7 @@ export async function makeMountedBundle(
   const request: MountRequestInput = {
     reference: image.reference,
     mountpoint: bundle.rootfs,
+    registry: registryRequest(context, options),
     ...(options.platform === undefined ? {} : { platform: options.platform }),
     ...(aciPath.length === 0 ? {} : { aciPath }),
     ...(options.engine === undefined ? {} : { engine: options.engine }),

@@ -9,6 +9,7 @@ import { parseReference, type Reference } from '../source/reference.js';
 import { Store } from '../store/store.js';
 import type { Context } from './context.js';
 import type { ImageOptions, TreeOptions } from './options.js';
+import { registrySource } from './registry-options.js';
 import { interruptible } from './signals.js';
 
 /** The reference that IMAGE means. Says on stderr what was chosen where the user did not. */
@@ -18,11 +19,20 @@ export function referenceOf(context: Context, text: string): Reference {
   return reference;
 }
 
-/** Documents only: nothing of a layer is read. */
-export async function openImage(context: Context, text: string, options: ImageOptions): Promise<Image> {
+/** Documents only: nothing of a layer is read. `store`: where those of registries are kept, if it is not the context's. */
+export async function openImage(
+  context: Context,
+  text: string,
+  options: ImageOptions & { readonly store?: string },
+): Promise<Image> {
   const reference = referenceOf(context, text);
   const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
-  const image = await resolveImage(reference, { platform, aciPath: aciPathOf(context, options) });
+  const image = await resolveImage(reference, {
+    platform,
+    aciPath: aciPathOf(context, options),
+    registry:
+      reference.kind === 'docker' ? registrySource(context, options, options.store ?? context.store) : undefined,
+  });
   for (const warning of image.warnings) context.out.warn(warning);
   return image;
 }
@@ -46,6 +56,7 @@ export async function prepare(
       compat: options.compat ?? 'spec',
       onProgress: progress.onProgress,
       signal: options.signal,
+      fetcher: context.fetcher,
     });
     // Once: they are in the index, and `inspect` shows them again.
     for (const note of prepared.notes) context.out.warn(note);

@@ -1,7 +1,8 @@
 /** Options that several commands take. */
 import { Option, type Command } from 'commander';
+import { addPullOptions, type PullOptions } from './registry-options.js';
 
-export interface ImageOptions {
+export interface ImageOptions extends PullOptions {
   readonly platform?: string;
   readonly aciPath?: readonly string[];
 }
@@ -14,15 +15,16 @@ export interface ServedTreeOptions extends TreeOptions {
   readonly engine?: 'auto' | 'kernel' | 'fuse';
 }
 
-/** `--platform`, `--aci-path` */
+/** `--platform`, `--aci-path`, and those for registries. */
 export function addImageOptions(command: Command): Command {
-  return command
+  command
     .option('--platform <os/arch[/variant]>', 'which of several images (default: for this machine)')
     .option(
       '--aci-path <dir>',
       'where the dependencies of an appc image are (LAMINA_ACI_PATH); once for each',
       collect,
     );
+  return addPullOptions(command);
 }
 
 /** Those above, `--compat` */

@@ -72,9 +72,11 @@ IMAGE is one of
   oci-archive:FILE[:TAG]           the same in a tar
   docker-archive:FILE[:REF|:@N]    what docker save writes
   aci:FILE                         an appc image; its dependencies: --aci-path
-  PATH                             any of these, found out
+  docker://HOST/NAME[:TAG][@DIGEST]  an image in a registry
+  PATH                             any of these but the last, found out
 
-Environment: LAMINA_STORE, LAMINA_RUN, LAMINA_RUNTIME, LAMINA_ACI_PATH, NO_COLOR;
+Environment: LAMINA_STORE, LAMINA_RUN, LAMINA_RUNTIME, LAMINA_ACI_PATH,
+REGISTRY_AUTH_FILE, DOCKER_CONFIG, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, NO_COLOR;
 LAMINA_DEBUG=1 adds a stack to internal errors.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 verification failed, 4 not found,

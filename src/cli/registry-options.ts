@@ -1,16 +1,74 @@
 /** Options of commands that speak to registries. */
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
+import type { MountRequestInput } from '../daemon/protocol.js';
 import { packageVersion } from '../daemon/version.js';
 import { LaminaError } from '../errors.js';
+import { placesOf, type RegistryAccess } from '../source/fetch/access.js';
+import { pullPolicies, type PullPolicy, type RegistrySource } from '../source/registry-image.js';
 import type { AuthPlaces } from '../source/registry/auth-file.js';
+import { encodeCredentials, parseCredentials } from '../source/registry/credentials.js';
 import { parseRegistryName } from '../source/registry/name.js';
+import { Store } from '../store/store.js';
 import type { Context } from './context.js';
 
 export interface RegistryOptions {
   readonly authfile?: string;
   /** As it is written; see {@link tlsVerify}. */
   readonly tlsVerify?: 'true' | 'false';
+}
+
+/** Of commands that take an image, which may be in a registry. */
+export interface PullOptions extends RegistryOptions {
+  readonly pull?: PullPolicy;
+  readonly offline?: boolean;
+  readonly creds?: string;
+}
+
+/** `--pull`, `--offline`, `--creds`, and those below. */
+export function addPullOptions(command: Command): Command {
+  command
+    .addOption(
+      new Option(
+        '--pull <when>',
+        'when a registry is asked what a tag means: each time, where it was not asked before, never (default: missing)',
+      ).choices(pullPolicies),
+    )
+    .option('--offline', 'ask no registry for anything: the store has to have it')
+    .option('--creds <user:password>', 'who we are to the registry (better: lamina login)');
+  return addRegistryOptions(command);
+}
+
+/** How this process asks registries. */
+export function registrySource(context: Context, options: PullOptions, store: string): RegistrySource {
+  const { creds } = options;
+  const { fetcher } = context;
+  const credentials = creds === undefined ? {} : { credentials: fetcher.keep(parseCredentials(creds)) };
+  return {
+    fetcher,
+    store: Store.open(store),
+    pull: options.pull ?? 'missing',
+    access: { ...accessOf(context, options), ...credentials },
+  };
+}
+
+/** How the daemon shall: as whoever mounts. */
+export function registryRequest(context: Context, options: PullOptions): MountRequestInput['registry'] {
+  const { creds, pull } = options;
+  return {
+    ...(pull === undefined ? {} : { pull }),
+    access: accessOf(context, options),
+    ...(creds === undefined ? {} : { credentials: encodeCredentials(parseCredentials(creds)) }),
+  };
+}
+
+function accessOf(context: Context, options: PullOptions): Omit<RegistryAccess, 'host' | 'repository'> {
+  const verify = tlsVerify(options);
+  return {
+    ...(verify === undefined ? {} : { tlsVerify: verify }),
+    ...(options.offline === true ? { offline: true } : {}),
+    places: placesOf(context.env, authPlaces(context, options)),
+  };
 }
 
 /** `--authfile`, `--tls-verify` */

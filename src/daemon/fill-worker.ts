@@ -1,11 +1,14 @@
 /**
  * A fill worker: answers the reads that have to wait. Any thread may write the reply of a request, so it does that
- * itself. Reads of the same part of a layer come to the same worker, one after the other: the first fetches, the
- * others find the bytes there.
+ * itself. Reads of the same part of a layer come to the same worker, one after the other: the first decompresses, the
+ * others find the bytes there. A read of what a registry has to send first is put aside until that is there, so that a
+ * slow registry keeps nobody else waiting.
  */
 import { receiveMessageOnPort, workerData, type MessagePort } from 'node:worker_threads';
+import { LaminaError, toLaminaError } from '../errors.js';
 import { sendReply } from '../fuse/serve-loop.js';
-import { REPLY_SIZE } from '../fuse/session.js';
+import { DEFERRED, REPLY_SIZE } from '../fuse/session.js';
+import { FetchPort, useFetchPort } from '../source/fetch/port.js';
 import { Served, type Deferred, type FromWorker, type ServedOptions, type ToWorker } from './served.js';
 
 export interface FillWorkerData extends ServedOptions {
@@ -13,9 +16,16 @@ export interface FillWorkerData extends ServedOptions {
   readonly control: MessagePort;
   /** One from each serve worker. */
   readonly work: readonly MessagePort[];
+  /** To the fetch thread. */
+  readonly fetch: MessagePort;
 }
 
-function main({ control, work, memory, counters }: FillWorkerData): void {
+/** What one read may have fetched, one after the other: a chunk of 64 KiB each, of at most 1 MiB, and some again. */
+const FETCHES_MAX = 64;
+
+function main({ control, work, memory, counters, fetch }: FillWorkerData): void {
+  const fetchPort = new FetchPort(fetch, { waits: false });
+  useFetchPort(fetchPort);
   const send = (message: FromWorker): void => control.postMessage(message);
   const served = new Served({ memory, counters }, send);
   const reply = Buffer.alloc(REPLY_SIZE);
@@ -32,17 +42,31 @@ function main({ control, work, memory, counters }: FillWorkerData): void {
   };
   served.layers.onUnknown = takeMessages;
   control.on('message', apply);
-  for (const port of work) {
-    port.on('message', ({ id, request }: Deferred) => {
-      if (served.connection(id) === undefined) takeMessages();
-      const connection = served.connection(id);
-      if (connection === undefined) return;
-      const bytes = Buffer.from(request.buffer, request.byteOffset, request.byteLength);
-      const length = connection.session.handleWaiting(bytes, bytes.length, reply);
-      if (length > 0) sendReply(connection.fd, reply, length);
-    });
-  }
+  const answer = (deferred: Deferred, fetches: number, failure?: LaminaError): void => {
+    const { id, request } = deferred;
+    if (served.connection(id) === undefined) takeMessages();
+    const connection = served.connection(id);
+    if (connection === undefined) return;
+    const bytes = Buffer.from(request.buffer, request.byteOffset, request.byteLength);
+    served.layers.failure = failure;
+    const length = connection.session.handleWaiting(bytes, bytes.length, reply);
+    served.layers.failure = undefined;
+    if (length > 0) sendReply(connection.fd, reply, length);
+    const { missing } = served.layers;
+    if (length !== DEFERRED || missing === undefined) return;
+    served.layers.missing = undefined;
+    fetchPort.fetch(missing).then(
+      () => answer(deferred, fetches + 1, fetches < FETCHES_MAX ? undefined : lost()),
+      (e: unknown) => answer(deferred, fetches, toLaminaError(e)),
+    );
+  };
+  for (const port of work) port.on('message', (deferred: Deferred) => answer(deferred, 0));
   send({ op: 'ready' });
+}
+
+/** The store loses what is put into it. */
+function lost(): LaminaError {
+  return new LaminaError('IO', 'What was fetched of a layer does not stay in the store');
 }
 
 main(workerData as FillWorkerData);

@@ -12,6 +12,7 @@ import type { ByteCounts } from '../mount/counters.js';
 import { chooseEngine } from '../mount/engine.js';
 import { readMountInfo } from '../mount/mountinfo.js';
 import { parsePlatform } from '../oci/platform.js';
+import type { Fetcher } from '../source/fetch/fetcher.js';
 import { resolveImage } from '../source/index.js';
 import { parseReference } from '../source/reference.js';
 import type { Store } from '../store/store.js';
@@ -29,6 +30,7 @@ import { findSubdir } from './subdir.js';
 import type { MountEvent, MountRequest, MountStatus } from './protocol.js';
 import { allowedRequest } from './rootless.js';
 import type { MountRecord, Records } from './records.js';
+import { registrySource } from './registry-source.js';
 import type { RunDir } from './run-dir.js';
 import { Serial } from './serial.js';
 import type { Slots } from './slots.js';
@@ -42,6 +44,7 @@ export interface MountTableOptions {
   readonly broker: Broker;
   readonly connections: Connections;
   readonly natives: NativeServers;
+  readonly fetcher: Fetcher;
   readonly addLayer: (source: MountRecord['layers'][number]) => void;
   readonly restLayers: (slots: readonly number[]) => void;
   readonly bytes: (slot: number) => ByteCounts;
@@ -214,7 +217,8 @@ export class MountTable {
     signal.throwIfAborted();
     const reference = parseReference(request.reference, '/');
     const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
-    const image = await resolveImage(reference, { platform, aciPath: request.aciPath });
+    const registry = registrySource(request.registry, this.#options);
+    const image = await resolveImage(reference, { platform, aciPath: request.aciPath, registry });
     const blobs = image.layers.flatMap(({ blob }) => (blob.kind === 'file' ? [blob.path] : []));
     await checkOutside(blobs, [...this.#mounts.values(), ...this.#making.values()]);
     signal.throwIfAborted();
@@ -222,7 +226,7 @@ export class MountTable {
     const prepared = await this.#preparing.run(image.layers.map(layerKey).join(), () => {
       signal.throwIfAborted();
       const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
-      return prepareImage(image, { store, compat: request.compat, onProgress, signal });
+      return prepareImage(image, { store, compat: request.compat, onProgress, signal, fetcher: this.#options.fetcher });
     });
     for (const message of [...image.warnings, ...prepared.notes, ...warnings]) onEvent({ type: 'warning', message });
     signal.throwIfAborted();

@@ -13,8 +13,10 @@ import { LayerReaders, type LayerSource } from '../mount/layer-readers.js';
 import { mapTree } from '../mount/map-tree.js';
 import { mountAt } from '../mount/mountinfo.js';
 import { pathOperations } from '../mount/path-operations.js';
+import { Fetcher } from '../source/fetch/fetcher.js';
 import { withoutSeal } from '../store/sealed.js';
 import { Repetitions, createLogger } from './log.js';
+import { packageVersion } from './version.js';
 
 export interface NativeMount {
   readonly mount: FuseMount;
@@ -42,6 +44,10 @@ async function serve({ mount, treePath, layers, idMap }: NativeMount): Promise<v
       log.warn({ diffId, offset, got }, 'a cached chunk was wrong and has been replaced'),
   });
   for (const layer of layers) readers.add(layer);
+  // Reads wait here for a registry, one after the other: libfuse is served by this thread alone.
+  if (layers.some(({ blob }) => blob.kind === 'registry')) {
+    new Fetcher({ userAgent: `lamina/${packageVersion()}` }).start();
+  }
   const tree = mapTree(treePath);
   const fs = new ImageFs(
     new ErofsReader(withoutSeal(tree.bytes)),

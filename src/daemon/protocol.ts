@@ -14,6 +14,8 @@ import type { SerializedError } from '../errors.js';
 import type { ProgressEvent } from '../image/progress.js';
 import { idMapSchema, type IdMap } from '../mount/id-map.js';
 import { mountFlags, type MountFlag } from '../mount/flags.js';
+import { registryAccess } from '../source/fetch/access.js';
+import { pullPolicies } from '../source/registry-image.js';
 
 export const mountRequest = z.strictObject({
   /** In its full form, paths absolute. */
@@ -39,6 +41,15 @@ export const mountRequest = z.strictObject({
   flags: z.array(z.enum(mountFlags)).max(mountFlags.length).default([]),
   /** The ids that are shown instead of the image's. */
   idMap: idMapSchema.optional(),
+  /** How its registry is asked, of an image that is in one. */
+  registry: z
+    .strictObject({
+      pull: z.enum(pullPolicies).default('missing'),
+      access: registryAccess.omit({ host: true, repository: true, credentials: true }),
+      /** What the user has typed, in the form of `encodeCredentials`: kept in memory only. */
+      credentials: z.record(z.string(), z.string()).optional(),
+    })
+    .optional(),
 });
 export type MountRequest = z.infer<typeof mountRequest>;
 export type MountRequestInput = z.input<typeof mountRequest>;

@@ -8,6 +8,7 @@ import { parseDigest } from '../digest/index.js';
 import { errnoOf } from '../errors.js';
 import { idMapSchema } from '../mount/id-map.js';
 import { mountFlags } from '../mount/flags.js';
+import { registryAccess } from '../source/fetch/access.js';
 import type { RunDir } from './run-dir.js';
 
 const digest = z.string().transform((text) => parseDigest(text));
@@ -22,6 +23,7 @@ const layerSource = z.object({
   blob: z.discriminatedUnion('kind', [
     z.object({ kind: z.literal('file'), ...place }),
     z.object({ kind: z.literal('embedded'), ...place, data: z.string() }),
+    z.object({ kind: z.literal('registry'), ...place, digest, access: registryAccess }),
   ]),
   addressSpace: z.int().min(0),
   verify: z.enum(['every-read', 'first-read']),

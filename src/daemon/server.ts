@@ -3,6 +3,7 @@
  * whatever it cannot go on after kills it. Arguments: RUN STORE. Exit code 0 only when it was asked to stop.
  */
 import { LaminaError } from '../errors.js';
+import { Fetcher } from '../source/fetch/fetcher.js';
 import { Store } from '../store/store.js';
 import { BlobMount } from './blob-mount.js';
 import { Broker } from './broker.js';
@@ -74,8 +75,13 @@ async function main(): Promise<void> {
     log.error('the supervisor died: the mounts would not survive this process');
     lockWhenFree(run);
   });
+  const fetcher = new Fetcher({
+    userAgent: `lamina/${packageVersion()}`,
+    onDeath: (e) => die(e, 'the fetch thread died'),
+  });
   const pool: WorkerPool = new WorkerPool({
     memory: MEMORY,
+    fetcher,
     onDeath: (e) => die(e, 'a worker died'),
     onMessage(message) {
       if (message.op === 'init') connections.initialised(message.id, message.negotiated);
@@ -105,7 +111,7 @@ async function main(): Promise<void> {
     log,
     slotsInUse: () => table.slotsInUse(),
   });
-  const shared = { run, store, records, slots, blobs, connections, natives, broker, pool, log };
+  const shared = { run, store, records, slots, blobs, connections, natives, broker, pool, fetcher, log };
   const table: MountTable = new MountTable({
     ...shared,
     addLayer: (source) => pool.addLayer(source),

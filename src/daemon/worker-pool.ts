@@ -8,6 +8,7 @@ import { epollAdd, epollCreate, epollRemove, eventfd, signal } from '../native/l
 import { STOP } from '../fuse/serve-loop.js';
 import { Counters, createCounterMemory, type ByteCounts } from '../mount/counters.js';
 import type { LayerSource } from '../mount/layer-readers.js';
+import type { Fetcher } from '../source/fetch/fetcher.js';
 import type { FillWorkerData } from './fill-worker.js';
 import type { ServeWorkerData } from './serve-worker.js';
 import type { ConnectionSpec, FromWorker, ToWorker } from './served.js';
@@ -16,6 +17,7 @@ export interface WorkerPoolOptions {
   readonly onMessage: (message: FromWorker) => void;
   /** A worker died; the process cannot go on. */
   readonly onDeath: (error: Error) => void;
+  readonly fetcher: Fetcher;
   /** Bytes of verified chunks that all workers together keep in memory. */
   readonly memory: number;
 }
@@ -50,11 +52,13 @@ export class WorkerPool {
     for (let i = 0; i < count; i++) {
       const fill = channels.flatMap((row) => row[i]?.port1 ?? []);
       const serve = channels[i]?.map((channel) => channel.port2) ?? [];
+      const fetch = this.#options.fetcher.connect();
       ready.push(
-        this.#spawn('./fill-worker.js', serve, (control): FillWorkerData => ({
+        this.#spawn('./fill-worker.js', [...serve, fetch], (control): FillWorkerData => ({
           kind: 'fill',
           control,
           work: serve,
+          fetch,
           memory,
           counters: this.#newCounters(),
         })),
@@ -74,6 +78,7 @@ export class WorkerPool {
   }
 
   addLayer(source: LayerSource): void {
+    if (source.blob.kind === 'registry') this.#options.fetcher.start();
     this.#broadcast({ op: 'layer', source });
   }
 

@@ -12,7 +12,9 @@ import { readChunks } from '../layer/chunks.js';
 import { Indexer } from '../layer/indexer.js';
 import { LayerMap } from '../layer/map.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
+import { fetchedBytes } from '../source/fetch/block-file.js';
 import type { Image, Layer } from '../source/image.js';
+import type { Fetcher } from '../source/fetch/fetcher.js';
 import { layerLimit } from '../source/limits.js';
 import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
@@ -53,6 +55,8 @@ export interface PrepareOptions {
   readonly compat: Compat;
   readonly onProgress?: OnProgress | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** For images of registries. */
+  readonly fetcher?: Fetcher | undefined;
 }
 
 /** Part of every tree's key: a change of the merge or of the writer must not meet the trees of before. */
@@ -135,8 +139,8 @@ function plainDigest({ blob, diffId }: Layer): Digest | undefined {
   }
 }
 
-async function prepareLayers(image: Image, { store, onProgress, signal }: PrepareOptions): Promise<Known[]> {
-  const indexer = new Indexer();
+async function prepareLayers(image: Image, { store, onProgress, signal, fetcher }: PrepareOptions): Promise<Known[]> {
+  const indexer = new Indexer(fetcher === undefined ? undefined : () => fetcher.connect());
   const cancel = new AbortController();
   const stop = (): void => cancel.abort(signal?.reason);
   signal?.addEventListener('abort', stop, { once: true });
@@ -164,7 +168,8 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
         streamLimit: layerLimit(),
       };
       const onBytes = (done: number): void => report('indexing', done);
-      await indexer.index(job, { onProgress: onBytes, signal: cancel.signal });
+      const index = (): Promise<unknown> => indexer.index(job, { onProgress: onBytes, signal: cancel.signal });
+      await (layer.blob.kind === 'registry' ? whileFetching(layer.blob, index, fetcher, cancel.signal) : index());
       const now = known(layer, digest, store);
       if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
       report('indexed', layer.size);
@@ -188,6 +193,34 @@ async function prepareLayers(image: Image, { store, onProgress, signal }: Prepar
   } finally {
     signal?.removeEventListener('abort', stop);
     await indexer.close();
+  }
+}
+
+/**
+ * Reads a registry's blob to its end while it comes: the whole of it is fetched, in one request. What is left in the store
+ * of an earlier time may be damaged: then all of it comes anew, once.
+ */
+async function whileFetching<T>(
+  blob: BlobLocation & { readonly kind: 'registry' },
+  work: () => Promise<T>,
+  fetcher: Fetcher | undefined,
+  signal: AbortSignal,
+): Promise<T> {
+  if (fetcher === undefined) throw new LaminaError('INTERNAL', 'Nothing is there to fetch a layer with');
+  for (let first = true; ; first = false) {
+    const before = fetchedBytes(blob.path, blob.size);
+    const done = new AbortController();
+    // What fails there fails for who reads, too.
+    void fetcher.stream(blob, AbortSignal.any([signal, done.signal])).catch(() => undefined);
+    try {
+      return await work();
+    } catch (e) {
+      if (!(e instanceof LaminaError) || e.code !== 'BLOB_DIGEST_MISMATCH') throw e;
+      await fetcher.discard(blob);
+      if (!first || before === 0) throw e;
+    } finally {
+      done.abort();
+    }
   }
 }
 

@@ -1,9 +1,11 @@
 /** A thread that indexes layers, one after the other. Large blobs get a second thread that hashes. */
-import { parentPort } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { toLaminaError, type SerializedError } from '../errors.js';
+import { FetchPort, useFetchPort } from '../source/fetch/port.js';
 import { HashThread } from './hash-thread.js';
 import { PassHasher, type PassSink } from './hasher.js';
 import { indexLayer, type IndexJob, type IndexedLayer } from './index-pass.js';
+import type { IndexWorkerData } from './indexer.js';
 
 export type FromIndexWorker =
   | { readonly op: 'progress'; readonly done: number }
@@ -41,5 +43,7 @@ function run(job: IndexJob, send: (message: FromIndexWorker) => void): void {
   }
 }
 
+const { fetch } = workerData as IndexWorkerData;
+if (fetch !== undefined) useFetchPort(new FetchPort(fetch, { waits: true }));
 const port = parentPort;
 port?.on('message', (job: IndexJob) => run(job, (message) => port.postMessage(message)));

@@ -1,7 +1,7 @@
 /** Indexes layers in threads, several at once; what a cancelled or dead thread leaves is removed. */
 import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
+import { Worker, type MessagePort } from 'node:worker_threads';
 import { LaminaError } from '../errors.js';
 import type { IndexJob, IndexedLayer } from './index-pass.js';
 import type { FromIndexWorker } from './index-worker.js';
@@ -31,9 +31,21 @@ function releaseSlot(): void {
   else next();
 }
 
+/** Of an index worker. */
+export interface IndexWorkerData {
+  /** To the fetch thread, for blobs of registries. */
+  readonly fetch: MessagePort | undefined;
+}
+
 export class Indexer {
   readonly #idle: Worker[] = [];
+  readonly #connect: (() => MessagePort) | undefined;
   #closed = false;
+
+  /** `connect`: gives ports to the fetch thread, where blobs of registries may come. */
+  constructor(connect?: () => MessagePort) {
+    this.#connect = connect;
+  }
 
   /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
   async index(job: IndexJob, callbacks: IndexCallbacks = {}): Promise<IndexedLayer> {
@@ -47,7 +59,7 @@ export class Indexer {
   }
 
   async #indexInThread(job: IndexJob, { onProgress, signal }: IndexCallbacks): Promise<IndexedLayer> {
-    const worker = this.#idle.pop() ?? new Worker(new URL('./index-worker.js', import.meta.url));
+    const worker = this.#idle.pop() ?? this.#newWorker();
     let answered = false;
     try {
       const answer = await runJob(worker, job, onProgress, signal);
@@ -61,6 +73,13 @@ export class Indexer {
       rmSync(job.temporary, { recursive: true, force: true });
       rmSync(`${job.temporary}.map`, { force: true });
     }
+  }
+
+  #newWorker(): Worker {
+    const fetch = this.#connect?.();
+    const workerData: IndexWorkerData = { fetch };
+    const transferList = fetch === undefined ? [] : [fetch];
+    return new Worker(new URL('./index-worker.js', import.meta.url), { workerData, transferList });
   }
 
   async close(): Promise<void> {

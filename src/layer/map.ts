@@ -170,6 +170,15 @@ export class LayerMap {
     return Number(this.#table.readBigUInt64LE(index * POINT + 8));
   }
 
+  /** Bytes of the blob from which bytes `first` to `beyond` of the stream are decoded. */
+  input(first: number, beyond: number): { start: number; end: number } {
+    const from = this.find(first);
+    const next = this.find(beyond - 1) + 1;
+    const at = (index: number): number => Number(this.#table.readBigUInt64LE(index * POINT));
+    // The byte before a point may belong to what follows it.
+    return { start: from < 0 ? 0 : Math.max(at(from) - 1, 0), end: next < this.count ? at(next) : this.facts.blobSize };
+  }
+
   /** Throws STORE_CORRUPT. */
   point(index: number): RestartPoint {
     const at = index * POINT;

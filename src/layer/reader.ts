@@ -158,6 +158,7 @@ export class ChunkReader {
   /** Looks for a chunk where it lies uncompressed: in the blob itself when that is a plain tar, else in the data file. */
   #find(chunk: number, buffer: Buffer): Found {
     const plain = this.#map.facts.compression === 'none' && chunk * CHUNK < this.#chunks.streamSize;
+    if (plain && this.#blob?.has(chunk * CHUNK, buffer.length) === false) return 'absent';
     const n = plain ? (this.#blob?.read(chunk * CHUNK, buffer) ?? 0) : readData(this.#dataFd, buffer, chunk * CHUNK);
     if (n < buffer.length || (!plain && buffer.equals(ZEROS.subarray(0, buffer.length)))) {
       return this.#isZeroTail(chunk, buffer) ? 'right' : 'absent';
@@ -206,9 +207,21 @@ export class ChunkReader {
         },
       );
     }
-    const fate = this.#decodeSpan(this.#blob, wanted, buffer);
+    let fate = this.#decodeSpan(this.#blob, wanted, buffer);
+    // A registry's blob lies in a file of ours: it may be that which is damaged.
+    const { start, end } = this.#inputOf(wanted);
+    if (fate !== undefined && this.#blob.discard(start, end - start))
+      fate = this.#decodeSpan(this.#blob, wanted, buffer);
     if (fate !== undefined) throw fate;
     this.#got = cached;
+  }
+
+  /** Where in the blob the bytes are that chunk `wanted` is decoded from. */
+  #inputOf(wanted: number): { start: number; end: number } {
+    const first = wanted * CHUNK;
+    const beyond = first + chunkLength(this.#chunks, wanted);
+    if (this.#map.facts.compression === 'none') return { start: first, end: beyond };
+    return this.#map.input(first, beyond);
   }
 
   /** Why chunk `wanted` could not be had; undefined when it is in `buffer`. */
@@ -224,6 +237,8 @@ export class ChunkReader {
     const end = wanted * CHUNK < start + KEEP_AFTER ? Math.min(next, start + KEEP_AFTER) : next;
     const beyond = Math.max(Math.ceil(end / CHUNK), wanted + 1);
     const length = Math.min(beyond * CHUNK, streamSize) - start;
+    const input = this.#inputOf(wanted);
+    blob.need(input.start, input.end - input.start);
     const span = new SpanChunks(start, first, streamSize, (chunk, bytes) => {
       const right = this.#matches(chunk, bytes);
       if (right && !plain) this.#store(chunk, bytes);
@@ -338,8 +353,7 @@ class SpanChunks {
   }
 }
 
-/** A layer's `data` file, made when it is not there. Throws what Node throws. */
-export /** Undefined where the blob is gone. */
+/** Undefined where the blob is gone. */
 function openIfThere(location: BlobLocation): RandomAccessBlob | undefined {
   try {
     return openBlob(location);

@@ -8,6 +8,7 @@ import { ChunkMemory } from '../layer/memory.js';
 import type { Counters } from './counters.js';
 import { ChunkReader, type VerifyMode } from '../layer/reader.js';
 import type { BlobLocation } from '../source/blob.js';
+import { NotAtHand } from '../source/fetch/port.js';
 
 export interface LayerSource {
   /** The layer's node id and name in blobfs; never used again for another layer while that is mounted. From 2 on. */
@@ -41,6 +42,10 @@ export class LayerReaders {
   readonly #options: LayerReadersOptions;
   /** Called before an unknown slot is reported absent, so that the owner can take in pending {@link add}s. */
   onUnknown: () => void = () => undefined;
+  /** What a waiting read has to have fetched before it can be answered: {@link read} was false then. The owner takes it. */
+  missing: NotAtHand | undefined;
+  /** What a waiting read fails with if something of it has to be fetched; the owner's, while one is answered. */
+  failure: LaminaError | undefined;
 
   constructor(options: LayerReadersOptions) {
     this.#options = options;
@@ -65,8 +70,8 @@ export class LayerReaders {
   }
 
   /**
-   * Verified bytes of a layer into `into`. Without `wait` false means that they are not at hand.
-   * Throws what {@link ChunkReader} throws.
+   * Verified bytes of a layer into `into`. False: they are not at hand; with `wait`, see {@link missing}.
+   * Throws what {@link ChunkReader} throws, and {@link failure}.
    */
   read(slot: number, position: number, length: number, into: Buffer, at: number, wait: boolean): boolean {
     const beyond = position + length - this.#source(slot).addressSpace;
@@ -76,10 +81,23 @@ export class LayerReaders {
     const reader = this.#reader(slot);
     const { counters } = reader;
     const { verified, filled } = counters;
-    if (wait) reader.read(position, within, into, at);
-    else if (!reader.readCached(position, within, into, at)) return false;
+    if (!wait) {
+      if (!reader.readCached(position, within, into, at)) return false;
+    } else if (!this.#fill(() => reader.read(position, within, into, at))) return false;
     this.#options.counters?.add(slot, within, counters.verified - verified, counters.filled - filled);
     return true;
+  }
+
+  #fill(read: () => void): boolean {
+    try {
+      read();
+      return true;
+    } catch (e) {
+      if (!(e instanceof NotAtHand)) throw e;
+      if (this.failure !== undefined) throw this.failure;
+      this.missing = e;
+      return false;
+    }
   }
 
   /** Closes the readers of layers that no mount of this daemon uses; they open again when they are read after all. */

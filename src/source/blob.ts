@@ -3,6 +3,8 @@
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
+import type { RemoteBlobSpec } from './fetch/protocol.js';
+import { RemoteBlob } from './fetch/remote-blob.js';
 
 /** A run of bytes of a local file: a blob of a layout (offset 0) or a member of an uncompressed archive. */
 interface FileLocation {
@@ -23,14 +25,31 @@ interface EmbeddedLocation extends Omit<FileLocation, 'kind'> {
   readonly data: string;
 }
 
-export type BlobLocation = FileLocation | EmbeddedLocation;
+/** A blob of a registry. `path` is where the store keeps what has been fetched of it. */
+interface RegistryLocation extends Omit<FileLocation, 'kind'>, RemoteBlobSpec {
+  readonly kind: 'registry';
+}
+
+export type BlobLocation = FileLocation | EmbeddedLocation | RegistryLocation;
 
 /** Random access to one blob. Reads block: a reader belongs to a worker thread or to a short-lived command. */
 export interface RandomAccessBlob {
   /** Bytes. */
   readonly size: number;
-  /** Fills `into` from `offset` on; returns the bytes read, fewer than asked only at the end of the blob. Throws IO. */
+  /** Whether the bytes can be read without asking a registry for them. */
+  has(offset: number, length: number): boolean;
+  /**
+   * Makes sure of that. Throws `NotAtHand` in a thread that must not wait for a registry, else what fetching throws:
+   * REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH.
+   */
+  need(offset: number, length: number): void;
+  /**
+   * Fills `into` from `offset` on; returns the bytes read: fewer than asked at the end of the blob, and where the rest would
+   * have to be fetched; none only behind the end. Throws IO and what {@link need} throws.
+   */
   read(offset: number, into: Uint8Array): number;
+  /** What was read there is wrong. True: it will be had anew from where it came. */
+  discard(offset: number, length: number): boolean;
   close(): void;
 }
 
@@ -40,6 +59,7 @@ export interface RandomAccessBlob {
  */
 export function openBlob(location: BlobLocation): RandomAccessBlob {
   if (location.kind === 'embedded') return openEmbedded(location);
+  if (location.kind === 'registry') return new RemoteBlob(location);
   let fd: number;
   try {
     fd = openSync(location.path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -59,6 +79,7 @@ export function openBlob(location: BlobLocation): RandomAccessBlob {
     });
   }
   return {
+    ...local,
     size: location.size,
     read(offset, into) {
       const want = Math.min(into.length, location.size - offset);
@@ -78,9 +99,16 @@ export function openBlob(location: BlobLocation): RandomAccessBlob {
   };
 }
 
+const local: Pick<RandomAccessBlob, 'has' | 'need' | 'discard'> = {
+  has: () => true,
+  need: () => undefined,
+  discard: () => false,
+};
+
 function openEmbedded({ data, size }: EmbeddedLocation): RandomAccessBlob {
   const bytes = Buffer.from(data, 'base64');
   return {
+    ...local,
     size,
     read: (offset, into) => bytes.copy(into, 0, offset),
     close: () => undefined,

@@ -17,7 +17,8 @@ import { cleanName, type Archive } from './archive.js';
 import { openBlob, type BlobLocation } from './blob.js';
 import { readWhole } from './files.js';
 import type { Image, Layer } from './image.js';
-import { Layout, verified } from './layout.js';
+import { verified } from './documents.js';
+import { Layout } from './layout.js';
 import { checkCount, configPlatform, ociImage, platformWarnings, readManifest } from './oci-image.js';
 import { allManifests } from './select.js';
 

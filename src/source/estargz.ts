@@ -15,14 +15,21 @@ const MARK_LENGTH = 22;
 /** Bytes behind the mark. */
 const EMPTY_MEMBER = 13;
 
-/** By the annotation of its descriptor, or by how the blob ends. Throws what {@link openBlob} throws. */
+/** Bytes at the end of a blob that tell. */
+export const FOOTER_MAX = Math.max(...FOOTERS);
+
+/**
+ * By the annotation of its descriptor, or by how the blob ends, as far as that is at hand. Throws what {@link openBlob}
+ * throws.
+ */
 export function isEstargz(location: BlobLocation, annotations: Readonly<Record<string, string>>): boolean {
   if (annotations[TOC_DIGEST] !== undefined) return true;
   const blob = openBlob(location);
   try {
     return FOOTERS.some((length) => {
       const footer = Buffer.alloc(length);
-      if (blob.size < length || blob.read(blob.size - length, footer) < length) return false;
+      if (blob.size < length || !blob.has(blob.size - length, length) || blob.read(blob.size - length, footer) < length)
+        return false;
       const mark = footer.toString('latin1', length - EMPTY_MEMBER - MARK_LENGTH, length - EMPTY_MEMBER);
       return footer.readUInt32BE(0) === GZIP_WITH_EXTRA && MARK.test(mark);
     });

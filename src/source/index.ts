@@ -2,8 +2,9 @@
  * From a reference to an image: where its documents and layers are, which image is meant, and that everything but the
  * layers' own bytes is what its digest says.
  *
- *     reference  oci:DIR, oci-archive:FILE, docker-archive:FILE, aci:FILE, or a path
+ *     reference  oci:DIR, oci-archive:FILE, docker-archive:FILE, aci:FILE, docker://HOST/NAME, or a path
  *     files      a directory, or an archive's members where they are
+ *     registry   the documents, kept in the store; layers are fetched by who reads them
  *     layout     index.json and blobs;  docker-archive  manifest.json;  aci  manifest and dependencies
  *     select     by name, digest and platform
  *
@@ -19,6 +20,7 @@ import type { Image } from './image.js';
 import { Layout } from './layout.js';
 import { ociImage } from './oci-image.js';
 import type { Reference } from './reference.js';
+import { registryImage, type RegistrySource } from './registry-image.js';
 import { selectManifest } from './select.js';
 
 export interface ResolveOptions {
@@ -26,15 +28,18 @@ export interface ResolveOptions {
   readonly platform?: Platform | undefined;
   /** Directories with what appc images depend on, absolute. */
   readonly aciPath?: readonly string[] | undefined;
+  /** How registries are asked; without it their images cannot be had. */
+  readonly registry?: RegistrySource | undefined;
 }
 
 /**
  * Throws IMAGE_NOT_FOUND, TAG_NOT_FOUND, PLATFORM_NOT_FOUND, IMAGE_AMBIGUOUS, NOT_AN_IMAGE, LAYOUT_INVALID,
- * ARCHIVE_INVALID, MANIFEST_INVALID, COMPRESSION_*, CONFIG_INVALID, BLOB_*, DIGEST_*, LIMIT_EXCEEDED, PERMISSION_DENIED, IO.
+ * ARCHIVE_INVALID, MANIFEST_INVALID, COMPRESSION_*, CONFIG_INVALID, BLOB_*, DIGEST_*, REGISTRY_*, LIMIT_EXCEEDED,
+ * PERMISSION_DENIED, IO.
  */
 export async function resolveImage(
   reference: Reference,
-  { platform = hostPlatform(), aciPath = [] }: ResolveOptions = {},
+  { platform = hostPlatform(), aciPath = [], registry }: ResolveOptions = {},
 ): Promise<Image> {
   try {
     if (reference.kind === 'aci')
@@ -43,6 +48,7 @@ export async function resolveImage(
       const { text, tag, index, path } = reference;
       return dockerImage(Archive.open(path), { reference: text, tag, index, platform });
     }
+    if (reference.kind === 'docker') return await registryImage(reference, platform, registry);
     const files = reference.kind === 'oci' ? openDirectory(reference.path) : Archive.open(reference.path);
     const layout = Layout.open(files);
     const { descriptor, platform: said, warnings } = selectManifest(layout, { ...reference, platform });

@@ -3,12 +3,13 @@
  * `blobs/ALGORITHM/HEX`. Documents are read whole and verified, size before digest; layers are only located.
  */
 import { z } from 'zod';
-import { digestOf, parseDigest, type Digest } from '../digest/index.js';
+import { parseDigest } from '../digest/index.js';
 import { LaminaError } from '../errors.js';
 import type { Descriptor } from '../oci/descriptor.js';
 import { parseIndex } from '../oci/index-document.js';
 import { MANIFEST_LIMIT, parseJson } from '../oci/json.js';
 import type { BlobLocation } from './blob.js';
+import { checkSize, embeddedBytes, embeddedLocation, verified, withoutSecrets, type Documents } from './documents.js';
 import { readWhole, type Files } from './files.js';
 
 /** Bytes. It has 31. */
@@ -17,7 +18,7 @@ const URLS_SHOWN = 5;
 
 const marker = z.object({ imageLayoutVersion: z.string() });
 
-export class Layout {
+export class Layout implements Documents {
   readonly #files: Files;
   /** Of index.json. */
   readonly entries: readonly Descriptor[];
@@ -70,10 +71,7 @@ export class Layout {
     const embedded = embeddedBytes(descriptor, digest, what);
     const name = `blobs/${digest.replace(':', '/')}`;
     const location = this.#files.find(name);
-    if (location === undefined && embedded !== undefined) {
-      const path = `the descriptor of ${digest}`;
-      return { kind: 'embedded', path, offset: 0, size: embedded.length, data: embedded.toString('base64') };
-    }
+    if (location === undefined && embedded !== undefined) return embeddedLocation(embedded, digest);
     if (location === undefined) {
       const urls = descriptor.urls.slice(0, URLS_SHOWN).map(withoutSecrets);
       const path = `${this.#files.path}/${name}`;
@@ -88,38 +86,4 @@ export class Layout {
     checkSize(location.size, descriptor, what);
     return location;
   }
-}
-
-/** A URL for a message: names and passwords, queries and fragments are nobody's business. */
-function withoutSecrets(text: string): string {
-  if (!URL.canParse(text)) return '(no URL)';
-  const { protocol, host, pathname } = new URL(text);
-  return `${protocol}//${host}${pathname}`.slice(0, 300);
-}
-
-/** The content in the descriptor itself, verified, where there is any. */
-function embeddedBytes(descriptor: Descriptor, digest: Digest, what: string): Buffer | undefined {
-  if (descriptor.data === undefined) return undefined;
-  const bytes = Buffer.from(descriptor.data, 'base64');
-  checkSize(bytes.length, descriptor, `${what} inside its descriptor`);
-  return verified(bytes, digest, `${what} inside its descriptor`);
-}
-
-function checkSize(size: number, descriptor: Descriptor, what: string): void {
-  if (size === descriptor.size) return;
-  throw new LaminaError(
-    'BLOB_SIZE_MISMATCH',
-    `${what} has ${size} bytes, not ${descriptor.size} (${descriptor.digest})`,
-    {
-      details: { digest: descriptor.digest, wanted: descriptor.size, got: size },
-    },
-  );
-}
-
-export function verified(bytes: Buffer, wanted: Digest, what: string): Buffer {
-  const got = digestOf(bytes, wanted);
-  if (got === wanted) return bytes;
-  throw new LaminaError('BLOB_DIGEST_MISMATCH', `${what} does not match its digest (wanted ${wanted}, got ${got})`, {
-    details: { wanted, got },
-  });
 }

@@ -1,4 +1,4 @@
-/** What is read of one layer at most, so that a bomb is stopped. */
+/** Limits that the environment may set: what is read of one layer at most, and how long a registry is waited for. */
 import { LaminaError } from '../errors.js';
 
 /** Bytes of one layer, uncompressed. */
@@ -10,6 +10,19 @@ export function layerLimit(): number {
   const limit = text === undefined || text === '' ? LAYER_LIMIT : Number(text);
   if (Number.isSafeInteger(limit) && limit > 0) return limit;
   throw new LaminaError('USAGE', `LAMINA_LAYER_LIMIT is not a number of bytes: ${JSON.stringify(text)}`);
+}
+
+const FETCH_TIMEOUT_S = 60;
+
+/**
+ * Milliseconds without a byte from a registry after which a read fails; LAMINA_FETCH_TIMEOUT sets another number of
+ * seconds. Throws USAGE.
+ */
+export function fetchTimeout(): number {
+  const text = process.env['LAMINA_FETCH_TIMEOUT'];
+  const seconds = text === undefined || text === '' ? FETCH_TIMEOUT_S : Number(text);
+  if (seconds > 0 && seconds <= 86_400) return seconds * 1000;
+  throw new LaminaError('USAGE', `LAMINA_FETCH_TIMEOUT is not a number of seconds: ${JSON.stringify(text)}`);
 }
 
 export function overLimit(limit: number): LaminaError {

@@ -8,11 +8,11 @@ import { parseManifest, type Manifest } from '../oci/manifest.js';
 import { formatPlatform, normalizePlatform, type Platform } from '../oci/platform.js';
 import { isEstargz } from './estargz.js';
 import type { Image, Layer } from './image.js';
-import type { Layout } from './layout.js';
+import type { Documents } from './documents.js';
 
 /** The manifest that `descriptor` points at, verified and parsed. */
-export function readManifest(layout: Layout, descriptor: Descriptor): Manifest {
-  const bytes = layout.read(descriptor, `the manifest ${descriptor.digest}`, MANIFEST_LIMIT);
+export function readManifest(documents: Documents, descriptor: Descriptor): Manifest {
+  const bytes = documents.read(descriptor, `the manifest ${descriptor.digest}`, MANIFEST_LIMIT);
   return parseManifest(bytes, descriptor.mediaType);
 }
 
@@ -27,17 +27,17 @@ export interface Expected {
 }
 
 /**
- * Throws what {@link Layout.read}, {@link Layout.locate}, {@link parseManifest} and {@link parseConfig} throw, and
+ * Throws what {@link Documents.read}, {@link Documents.locate}, {@link parseManifest} and {@link parseConfig} throw, and
  * CONFIG_INVALID where manifest and config do not agree.
  */
-export function ociImage(layout: Layout, descriptor: Descriptor, expected: Expected): Image {
-  const manifest = readManifest(layout, descriptor);
-  const configBytes = layout.read(manifest.config, `the config ${manifest.config.digest}`, CONFIG_LIMIT);
+export function ociImage(documents: Documents, descriptor: Descriptor, expected: Expected): Image {
+  const manifest = readManifest(documents, descriptor);
+  const configBytes = documents.read(manifest.config, `the config ${manifest.config.digest}`, CONFIG_LIMIT);
   const config = parseConfig(configBytes);
   checkCount(config, manifest.layers.length);
   const layers = manifest.layers.map((layer, i): Layer => {
     const what = `layer ${i + 1} of ${manifest.layers.length}, ${layer.digest},`;
-    const blob = layout.locate(layer, what);
+    const blob = documents.locate(layer, what);
     return {
       diffId: config.diffIds[i]!,
       digest: parseDigest(layer.digest),

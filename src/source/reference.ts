@@ -1,7 +1,7 @@
 /**
- * References as users write them: `oci:DIR[:TAG|@DIGEST]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF|:@N]`, `aci:FILE`, or a
- * path, whose kind is found by looking at it. Names and tags may have colons, and so may paths: the longest path that
- * exists is meant.
+ * References as users write them: `oci:DIR[:TAG|@DIGEST]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF|:@N]`, `aci:FILE`,
+ * `docker://HOST/NAME[:TAG][@DIGEST]`, or a path, whose kind is found by looking at it. Names and tags may have colons, and
+ * so may paths: the longest path that exists is meant.
  */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -10,11 +10,13 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import { fullName } from '../oci/name.js';
 import { Archive } from './archive.js';
 import { DirectoryFiles, isDirectory } from './files.js';
+import { parseRegistryName, type RegistryName } from './registry/name.js';
 
-export type ReferenceKind = 'oci' | 'oci-archive' | 'docker-archive' | 'aci';
+type FileKind = 'oci' | 'oci-archive' | 'docker-archive' | 'aci';
 
-export interface Reference {
-  readonly kind: ReferenceKind;
+/** To what lies in a file or directory. */
+export interface FileReference {
+  readonly kind: FileKind;
   /** Absolute. */
   readonly path: string;
   /** The name in a layout, or one of the names in a docker-archive. */
@@ -25,6 +27,13 @@ export interface Reference {
   /** In full, with the absolute path: "oci:/srv/app.oci:latest". */
   readonly text: string;
 }
+
+/** To an image in a registry; `text` is "docker://docker.io/library/alpine:latest". */
+export interface RegistryReference extends RegistryName {
+  readonly kind: 'docker';
+}
+
+export type Reference = FileReference | RegistryReference;
 
 const LENGTH_MAX = 8192;
 
@@ -42,8 +51,8 @@ export function parseReference(text: string, cwd: string): Reference {
     throw invalid(text, 'it is empty, too long or has control characters', GRAMMAR);
   }
   const [prefix = '', kind] = KIND.exec(text) ?? [];
-  if (kind !== undefined) return withPrefix(kind as ReferenceKind, text.slice(prefix.length), text, cwd);
-  if (text.startsWith('docker://')) throw registry(text, text.slice('docker://'.length), '');
+  if (kind !== undefined) return withPrefix(kind as FileKind, text.slice(prefix.length), text, cwd);
+  if (text.startsWith('docker://')) return { kind: 'docker', ...parseRegistryName(text) };
   const found = longestPath(text, cwd);
   if (found !== undefined) return withoutPrefix(found, text, cwd);
   if (/^[/.]/.test(text)) {
@@ -56,7 +65,7 @@ export function parseReference(text: string, cwd: string): Reference {
     const hint = `Copy it first: skopeo copy ${text} oci:DIR:TAG, then use oci:DIR:TAG.`;
     throw invalid(text, `images of ${transport}: are not read`, hint);
   }
-  throw registry(text, text, 'there is no such path, and ');
+  throw unprefixed(text);
 }
 
 /** A path, and what follows it: "", or from the ":" or "@" on. */
@@ -65,7 +74,7 @@ interface Split {
   readonly suffix: string;
 }
 
-function withPrefix(kind: ReferenceKind, rest: string, text: string, cwd: string): Reference {
+function withPrefix(kind: FileKind, rest: string, text: string, cwd: string): FileReference {
   const existing = longestPath(rest, cwd);
   if (existing !== undefined) return reference(kind, existing, text, cwd);
   // Nothing is there; it is read as it would be if the shortest path were.
@@ -75,7 +84,7 @@ function withPrefix(kind: ReferenceKind, rest: string, text: string, cwd: string
   return reference(kind, split ?? { path: rest, suffix: '' }, text, cwd);
 }
 
-function withoutPrefix(split: Split, text: string, cwd: string): Reference {
+function withoutPrefix(split: Split, text: string, cwd: string): FileReference {
   return reference(sniff(resolve(cwd, split.path), text), split, text, cwd);
 }
 
@@ -92,7 +101,7 @@ function longestPath(rest: string, cwd: string): Split | undefined {
   return splits(rest).find(({ path }) => path !== '' && existsSync(resolve(cwd, path)));
 }
 
-function reference(kind: ReferenceKind, { path, suffix }: Split, text: string, cwd: string): Reference {
+function reference(kind: FileKind, { path, suffix }: Split, text: string, cwd: string): FileReference {
   if (path === '') throw invalid(text, 'it names no path', GRAMMAR);
   const parts = parseSuffix(kind, suffix);
   if (parts === undefined) {
@@ -104,10 +113,10 @@ function reference(kind: ReferenceKind, { path, suffix }: Split, text: string, c
   return { kind, path: absolute, ...parts, text: `${kind}:${absolute}${suffix}` };
 }
 
-type Parts = Pick<Reference, 'tag' | 'digest' | 'index'>;
+type Parts = Pick<FileReference, 'tag' | 'digest' | 'index'>;
 
 /** Undefined when `suffix` is nothing that may follow the path. */
-function parseSuffix(kind: ReferenceKind, suffix: string): Parts | undefined {
+function parseSuffix(kind: FileKind, suffix: string): Parts | undefined {
   if (suffix === '') return {};
   if (kind === 'aci') return undefined;
   const [, tag, digest] = /^(?::(.+?))?(?:@([a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]{32,}))?$/.exec(suffix) ?? [];
@@ -121,7 +130,7 @@ function parseSuffix(kind: ReferenceKind, suffix: string): Parts | undefined {
 }
 
 /** What is at `path`. Throws NOT_AN_IMAGE and what {@link Archive.open} and {@link DirectoryFiles.find} throw. */
-function sniff(path: string, text: string): ReferenceKind {
+function sniff(path: string, text: string): FileKind {
   try {
     if (isDirectory(path)) return sniffDirectory(new DirectoryFiles(path));
     // Image archives of appc "MUST be named with the suffix .aci, irrespective of compression".
@@ -132,7 +141,7 @@ function sniff(path: string, text: string): ReferenceKind {
   }
 }
 
-function sniffDirectory(files: DirectoryFiles): ReferenceKind {
+function sniffDirectory(files: DirectoryFiles): FileKind {
   if (files.find('oci-layout') !== undefined || files.find('index.json') !== undefined) return 'oci';
   const { path } = files;
   throw new LaminaError('NOT_AN_IMAGE', `${path} is a directory, but no image layout (it has no oci-layout)`, {
@@ -141,7 +150,7 @@ function sniffDirectory(files: DirectoryFiles): ReferenceKind {
   });
 }
 
-function sniffArchive(archive: Archive): ReferenceKind {
+function sniffArchive(archive: Archive): FileKind {
   if (archive.has('oci-layout') || archive.has('index.json')) return 'oci-archive';
   if (archive.has('manifest.json')) return 'docker-archive';
   if (archive.has('manifest')) return 'aci';
@@ -153,7 +162,7 @@ function sniffArchive(archive: Archive): ReferenceKind {
 }
 
 const GRAMMAR =
-  'An image is oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:REF|:@N], aci:FILE, or a path.';
+  'An image is oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:REF|:@N], aci:FILE, docker://HOST/NAME[:TAG], or a path.';
 
 function invalid(text: string, why: string, hint: string): LaminaError {
   return new LaminaError('REFERENCE_INVALID', `Cannot use ${JSON.stringify(text.slice(0, 200))} as an image: ${why}`, {
@@ -161,13 +170,9 @@ function invalid(text: string, why: string, hint: string): LaminaError {
   });
 }
 
-function registry(text: string, name: string, also: string): LaminaError {
-  const full = fullName(name);
+/** A name as docker takes it: the prefix is asked for, since a misspelt path looks the same. */
+function unprefixed(text: string): LaminaError {
+  const full = fullName(text);
   if (full === undefined) return invalid(text, 'it is neither a path that exists nor the name of an image', GRAMMAR);
-  const tag = /:([^/:@]+)$/.exec(full)?.[1] ?? 'latest';
-  return invalid(
-    text,
-    `${also}this version does not read images from registries (${full})`,
-    `Copy it first: skopeo copy docker://${full} oci:DIR:${full.includes('@') ? 'latest' : tag}, then use oci:DIR:TAG.`,
-  );
+  return invalid(text, 'there is no such path', `An image in a registry has a prefix: docker://${full}`);
 }

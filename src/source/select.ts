@@ -8,7 +8,7 @@ import { isIndexType, isManifestType, isSchema1Type } from '../oci/media-types.j
 import { schema1Error } from '../oci/manifest.js';
 import { fullName } from '../oci/name.js';
 import { candidates, equalPlatforms, formatPlatform, type Platform } from '../oci/platform.js';
-import type { Layout } from './layout.js';
+import type { Documents } from './documents.js';
 
 /** Indexes within indexes, that of the layout included. */
 const DEPTH_MAX = 5;
@@ -37,11 +37,11 @@ export interface Selection {
 
 /**
  * Throws IMAGE_NOT_FOUND, IMAGE_AMBIGUOUS, TAG_NOT_FOUND, PLATFORM_NOT_FOUND, NOT_AN_IMAGE, and for nested indexes what
- * {@link Layout.read} and {@link parseIndex} throw.
+ * {@link Documents.read} and {@link parseIndex} throw.
  */
-export function selectManifest(layout: Layout, wanted: Wanted): Selection {
+export function selectManifest(documents: Documents, wanted: Wanted): Selection {
   const warnings: string[] = [];
-  const entry = selectEntry(layout, wanted, warnings);
+  const entry = selectEntry(documents, wanted, warnings);
   const { descriptor } = entry;
   if (isSchema1Type(descriptor.mediaType)) throw schema1Error();
   if (isManifestType(descriptor.mediaType)) return { ...entry, warnings };
@@ -51,7 +51,7 @@ export function selectManifest(layout: Layout, wanted: Wanted): Selection {
       details: { mediaType },
     });
   }
-  const walk = new Walk(layout);
+  const walk = new Walk(documents);
   const images = [...walk.entries([entry])].filter(
     (e) => isManifestType(e.descriptor.mediaType) && mayBeImage(e.descriptor),
   );
@@ -68,37 +68,37 @@ interface Entry {
   readonly depth: number;
 }
 
-function topLevel(layout: Layout): Entry[] {
-  return layout.entries.map((descriptor) => ({ descriptor, platform: descriptor.platform, depth: 1 }));
+function topLevel(documents: Documents): Entry[] {
+  return documents.entries.map((descriptor) => ({ descriptor, platform: descriptor.platform, depth: 1 }));
 }
 
-function selectEntry(layout: Layout, { tag, digest }: Wanted, warnings: string[]): Entry {
+function selectEntry(documents: Documents, { tag, digest }: Wanted, warnings: string[]): Entry {
   if (tag !== undefined) {
-    const found = findTag(topLevel(layout), tag);
+    const found = findTag(topLevel(documents), tag);
     const [first] = found;
-    if (first === undefined) throw notFound('TAG_NOT_FOUND', `there is no image ${JSON.stringify(tag)}`, layout);
+    if (first === undefined) throw notFound('TAG_NOT_FOUND', `there is no image ${JSON.stringify(tag)}`, documents);
     if (new Set(found.map((entry) => entry.descriptor.digest)).size > 1) {
       warnings.push(
         `${found.length} images are called ${JSON.stringify(tag)}: the first, ${first.descriptor.digest}, is taken`,
       );
     }
     if (digest === undefined || first.descriptor.digest === digest) return first;
-    const below = findDigest(layout, [first], digest);
+    const below = findDigest(documents, [first], digest);
     if (below !== undefined) return below;
     throw notFound(
       'TAG_NOT_FOUND',
       `the image ${JSON.stringify(tag)} is ${first.descriptor.digest}, not ${digest}`,
-      layout,
+      documents,
     );
   }
   if (digest !== undefined) {
-    const found = findDigest(layout, topLevel(layout), digest);
+    const found = findDigest(documents, topLevel(documents), digest);
     if (found !== undefined) return found;
-    throw notFound('IMAGE_NOT_FOUND', `there is no image ${digest}`, layout);
+    throw notFound('IMAGE_NOT_FOUND', `there is no image ${digest}`, documents);
   }
-  const images = distinct(topLevel(layout).filter((entry) => mayBeImage(entry.descriptor)));
+  const images = distinct(topLevel(documents).filter((entry) => mayBeImage(entry.descriptor)));
   const [only] = images;
-  if (only === undefined) throw notFound('IMAGE_NOT_FOUND', 'there is no image in it', layout);
+  if (only === undefined) throw notFound('IMAGE_NOT_FOUND', 'there is no image in it', documents);
   if (images.length > 1) {
     throw new LaminaError('IMAGE_AMBIGUOUS', `there are ${images.length} images in it:${lines(images)}`, {
       hint: 'Choose one: append :TAG or @DIGEST.',
@@ -124,8 +124,8 @@ function findTag(entries: readonly Entry[], tag: string): Entry[] {
   });
 }
 
-function findDigest(layout: Layout, from: readonly Entry[], digest: Digest): Entry | undefined {
-  const walk = new Walk(layout);
+function findDigest(documents: Documents, from: readonly Entry[], digest: Digest): Entry | undefined {
+  const walk = new Walk(documents);
   for (const entry of walk.entries(from)) if (entry.descriptor.digest === digest) return entry;
   if (walk.missing !== undefined) throw walk.missing;
   return undefined;
@@ -138,14 +138,14 @@ function distinct(entries: readonly Entry[]): Entry[] {
 
 /** Goes through indexes and the indexes in them. */
 class Walk {
-  readonly #layout: Layout;
+  readonly #documents: Documents;
   readonly #seen = new Set<string>();
   #count = 0;
   /** The first index whose blob is not there: a layout may be copied in part, and what is wanted may be elsewhere. */
   missing: LaminaError | undefined;
 
-  constructor(layout: Layout) {
-    this.#layout = layout;
+  constructor(documents: Documents) {
+    this.#documents = documents;
   }
 
   /** The entries and all below them, each index before its own entries. An index that comes again adds nothing. */
@@ -168,7 +168,7 @@ class Walk {
     }
     let bytes: Buffer;
     try {
-      bytes = this.#layout.read(descriptor, `the index ${descriptor.digest}`, MANIFEST_LIMIT);
+      bytes = this.#documents.read(descriptor, `the index ${descriptor.digest}`, MANIFEST_LIMIT);
     } catch (e) {
       if (!(e instanceof LaminaError) || e.code !== 'BLOB_MISSING') throw e;
       this.missing ??= e;
@@ -183,8 +183,8 @@ class Walk {
 }
 
 /** The manifests of a layout, in the order of its indexes, each once. */
-export function allManifests(layout: Layout): Descriptor[] {
-  const entries = distinct([...new Walk(layout).entries(topLevel(layout))]);
+export function allManifests(documents: Documents): Descriptor[] {
+  const entries = distinct([...new Walk(documents).entries(topLevel(documents))]);
   return entries.map(({ descriptor }) => descriptor).filter(({ mediaType }) => isManifestType(mediaType));
 }
 
@@ -214,8 +214,8 @@ function list(words: readonly string[]): string {
   return words.slice(0, LISTED_MAX).join(', ') + (more > 0 ? ` and ${more} more` : '');
 }
 
-function notFound(code: 'TAG_NOT_FOUND' | 'IMAGE_NOT_FOUND', message: string, layout: Layout): LaminaError {
-  const entries = topLevel(layout);
+function notFound(code: 'TAG_NOT_FOUND' | 'IMAGE_NOT_FOUND', message: string, documents: Documents): LaminaError {
+  const entries = topLevel(documents);
   const there = entries.length === 0 ? '; its index is empty' : `; there is:${lines(entries)}`;
   return new LaminaError(code, message + there, { details: { images: entries.slice(0, LISTED_MAX).map(describe) } });
 }

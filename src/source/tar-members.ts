@@ -36,7 +36,7 @@ const types: ReadonlyMap<string, TarMember['type']> = new Map([
 const headerOnly = new Set(['1', '2', '3', '4', '5', '6']);
 
 /** Yields the members in the archive's order. Throws TAR_INVALID, TAR_TRUNCATED, LIMIT_EXCEEDED, IO. */
-export function* tarMembers(blob: RandomAccessBlob): Generator<TarMember> {
+export function* tarMembers(blob: Pick<RandomAccessBlob, 'size' | 'read'>): Generator<TarMember> {
   const window = new BlockWindow(blob);
   let records: PaxRecords | undefined;
   let longName: string | undefined;
@@ -102,11 +102,11 @@ export function* tarMembers(blob: RandomAccessBlob): Generator<TarMember> {
 /** Blocks of 512 bytes by their offset; neighbours are read together. */
 class BlockWindow {
   readonly buffer = Buffer.alloc(64 * 1024);
-  readonly #blob: RandomAccessBlob;
+  readonly #blob: Pick<RandomAccessBlob, 'size' | 'read'>;
   #start = 0;
   #length = 0;
 
-  constructor(blob: RandomAccessBlob) {
+  constructor(blob: Pick<RandomAccessBlob, 'size' | 'read'>) {
     this.#blob = blob;
   }
 
@@ -129,7 +129,7 @@ function endOfExtensions(window: BlockWindow, from: number): number {
   }
 }
 
-function readBody(blob: RandomAccessBlob, at: number, size: number, offset: number): Buffer {
+function readBody(blob: Pick<RandomAccessBlob, 'size' | 'read'>, at: number, size: number, offset: number): Buffer {
   if (size > META_LIMIT) {
     throw new LaminaError(
       'LIMIT_EXCEEDED',
@@ -145,7 +145,7 @@ function readBody(blob: RandomAccessBlob, at: number, size: number, offset: numb
 }
 
 /** The padding behind the last body may be missing, the body may not. */
-function checkedSize(size: number, at: number, blob: RandomAccessBlob, offset: number): number {
+function checkedSize(size: number, at: number, blob: Pick<RandomAccessBlob, 'size' | 'read'>, offset: number): number {
   if (!Number.isSafeInteger(size) || size < 0) {
     throw new LaminaError('TAR_INVALID', `the header at byte ${offset} has a negative or too large size`, {
       details: { offset },

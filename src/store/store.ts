@@ -1,11 +1,13 @@
 /**
  * STORE: what Lamina knows about layers and images, by content. Nothing in it changes once it has its final name, apart
- * from the layers' `data` files, whose chunks prove themselves; so readers need no locks, and two writers of the same
- * thing write the same bytes.
+ * from the layers' `data` files and the `blobs`, whose bytes prove themselves, and `refs`; so readers need no locks, and two
+ * writers of the same thing write the same bytes.
  *
  *     layers/sha256-DIFFID/   tree.erofs, chunks, data; with -VIEW behind the name, of another tree of the same tar
  *     maps/sha256-BLOB        how a blob yields its layer
  *     images/HEX.erofs        merged trees
+ *     blobs/ALGORITHM/HEX     what registries have given: documents; layers as far as they were fetched, with HEX.blocks beside
+ *     refs/HEX.json           what a reference to a registry was last
  *     tmp/PROCESS-RANDOM      what is being made; of dead processes it is removed
  */
 import {
@@ -44,7 +46,7 @@ export class Store {
   static open(path: string): Store {
     const store = new Store(path);
     try {
-      for (const dir of ['layers', 'maps', 'images', 'tmp'])
+      for (const dir of ['layers', 'maps', 'images', 'blobs', 'refs', 'tmp'])
         mkdirSync(join(path, dir), { recursive: true, mode: 0o700 });
       store.#clearTemporaries();
     } catch (e) {
@@ -66,6 +68,15 @@ export class Store {
   /** `key`: lower-case hex. */
   treePath(key: string): string {
     return join(this.path, 'images', `${key}.erofs`);
+  }
+
+  blobPath(blob: Digest): string {
+    return join(this.path, 'blobs', blob.replace(':', '/'));
+  }
+
+  /** `key`: lower-case hex. */
+  refPath(key: string): string {
+    return join(this.path, 'refs', `${key}.json`);
   }
 
   /** A path that nobody else uses, on the store's file system. */

@@ -120,20 +120,14 @@ t.test('parseReference refuses what is no image that it can read', async (t) => 
     [`oci:d@sha256:${'A'.repeat(64)}`, { code: 'DIGEST_INVALID' }],
     ['docker-archive:d:@x', { code: 'REFERENCE_INVALID', message: /:REF or :@N/ }],
     [`docker-archive:d@${digest}`, { code: 'REFERENCE_INVALID' }],
-    [
-      'docker://alpine',
-      {
-        code: 'REFERENCE_INVALID',
-        message: /registries \(docker\.io\/library\/alpine:latest\)/,
-        hint: /skopeo copy docker:/,
-      },
-    ],
+    ['docker://Alpine', { code: 'REFERENCE_INVALID', message: /lower case/ }],
+    ['docker://', { code: 'REFERENCE_INVALID', hint: /docker:\/\/HOST/ }],
     [
       'alpine:3.19',
       {
         code: 'REFERENCE_INVALID',
         message: /no such path/,
-        hint: /docker:\/\/docker\.io\/library\/alpine:3\.19 oci:DIR:3\.19/,
+        hint: /docker:\/\/docker\.io\/library\/alpine:3\.19/,
       },
     ],
     ['a b', { code: 'REFERENCE_INVALID', message: /neither a path/ }],
@@ -142,4 +136,16 @@ t.test('parseReference refuses what is no image that it can read', async (t) => 
     ['containers-storage:x', { code: 'REFERENCE_INVALID', hint: /skopeo copy containers-storage:x/ }],
   ];
   for (const [text, expected] of table) t.throws(() => parseReference(text, cwd), expected, text.slice(0, 100));
+});
+
+t.test('parseReference reads names of registries with a prefix only', async (t) => {
+  const cwd = t.testdir({ alpine: {} });
+  t.match(parseReference('docker://alpine', cwd), {
+    kind: 'docker',
+    host: 'docker.io',
+    repository: 'library/alpine',
+    tag: 'latest',
+    text: 'docker://docker.io/library/alpine:latest',
+  });
+  t.match(parseReference(`docker://127.0.0.1:5000/a/b@${digest}`, cwd), { host: '127.0.0.1:5000', digest });
 });

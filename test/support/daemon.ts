@@ -40,16 +40,23 @@ export interface ControlAnswer {
   readonly body: unknown;
 }
 
-/** Started and answering. `directory` (a test's own) is used instead of a new one, for a second daemon after a stop. */
-export async function startDaemon(t: Test, directory = tempDir(t)): Promise<TestDaemon> {
-  const daemon = spawnDaemon(directory);
+/**
+ * Started and answering. `directory` (a test's own) is used instead of a new one, for a second daemon after a stop. `env`:
+ * variables of the daemon, beside those of the test.
+ */
+export async function startDaemon(
+  t: Test,
+  directory = tempDir(t),
+  env: Readonly<Record<string, string>> = {},
+): Promise<TestDaemon> {
+  const daemon = spawnDaemon(directory, env);
   t.teardown(() => daemon.stop());
   await daemon.ready();
   return daemon;
 }
 
 /** Outside a test: the caller has to see to it that it is stopped. */
-export function spawnDaemon(directory: string): TestDaemon {
+export function spawnDaemon(directory: string, variables: Readonly<Record<string, string>> = {}): TestDaemon {
   const run = join(directory, 'run');
   const store = join(directory, 'store');
   const logPath = join(directory, 'daemon.log');
@@ -57,6 +64,7 @@ export function spawnDaemon(directory: string): TestDaemon {
   const log = openSync(logPath, 'a');
   const child = spawn(process.execPath, ['--enable-source-maps', supervisorPath, run, store], {
     stdio: ['ignore', log, log],
+    env: { ...process.env, ...variables },
   });
   closeSync(log);
   let ended = false;

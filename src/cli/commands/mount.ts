@@ -6,6 +6,7 @@ import type { Context } from '../context.js';
 import { mountVisibly, sharesMountNamespace, startedDaemon } from '../daemon-mount.js';
 import { examples } from '../help.js';
 import { aciPathOf, referenceOf } from '../open-image.js';
+import { registryRequest } from '../registry-options.js';
 import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
 import { interruptible } from '../signals.js';
 import { applyMountOptions, parseMountOptions } from '../mount-options.js';
@@ -58,6 +59,7 @@ export function registerMount(program: Command, cli: Cli): void {
         ['lamina mount --rw --upper ./changes app.oci /mnt', 'writes are kept in ./changes'],
         ['lamina mount --subdir /usr/share/doc app.oci /mnt', 'one directory'],
         ['lamina mount --uid-map 0:100000:65536 app.oci /mnt', "for a user namespace: the image's root is user 100000"],
+        ['lamina mount docker://quay.io/fedora/fedora:40 /mnt', 'from a registry; what was read is kept'],
         ['lamina mount -o nosuid,nodev,engine=fuse app.oci /mnt', 'as mount(8) has it'],
       ]) + FSTAB,
     )
@@ -119,8 +121,10 @@ export function mountRequestOf(
   if (upper !== undefined && rw !== true) {
     throw new LaminaError('USAGE', '--upper says where writes go, but the mount is read-only', { hint: 'Add --rw.' });
   }
+  const reference = referenceOf(context, image);
   return {
-    reference: referenceOf(context, image).text,
+    reference: reference.text,
+    ...(reference.kind === 'docker' ? { registry: registryRequest(context, options) } : {}),
     ...(mountpoint === undefined ? {} : { mountpoint: resolve(context.cwd, mountpoint) }),
     ...(platform === undefined ? {} : { platform }),
     ...(aciPath.length === 0 ? {} : { aciPath }),

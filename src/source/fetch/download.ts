@@ -1,0 +1,264 @@
+/**
+ * Brings one blob into the store: the parts that somebody waits for, each in a request of its own, and the whole of it from
+ * the beginning on where somebody wants that. What is under way is not asked for twice. A transfer that is cut off goes on
+ * where it was, until `recoverMs` have passed without a byte.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LaminaError, toLaminaError } from '../../errors.js';
+import type { RegistryClient } from '../registry/client.js';
+import { isTransient, retryAfterOf } from '../registry/failures.js';
+import { BLOCK, type BlockFile, type ByteRange } from './block-file.js';
+import type { Lane, Lanes } from './lanes.js';
+import type { RemoteBlobSpec } from './protocol.js';
+
+/** What is given up for another attempt is silent for this part of the time after which a read is failed. */
+const SILENT_PART = 0.25;
+/** Milliseconds between two attempts, at most. */
+const PAUSE_MAX_MS = 5000;
+const PAUSE_MS = 200;
+/** What is less than this ahead of a transfer under way is waited for. */
+const AHEAD = 8 * 1024 * 1024;
+/** Bytes that are there already and still not worth ending a transfer for. */
+const GAP = 1024 * 1024;
+
+/** A transfer: bytes from `at` up to `end` are still to come. */
+interface Flight {
+  readonly end: number;
+  at: number;
+}
+
+interface Waiter extends ByteRange {
+  readonly resolve: () => void;
+  readonly reject: (e: LaminaError) => void;
+}
+
+export interface DownloadOptions {
+  readonly spec: RemoteBlobSpec;
+  readonly file: BlockFile;
+  /** Undefined: nothing may be asked of the network. */
+  readonly client: () => RegistryClient | undefined;
+  readonly lanes: Lanes;
+  /** Milliseconds without a byte after which a read is failed. Registries are restarted, and networks come back. */
+  readonly recoverMs: number;
+  /** Bytes that came from the network. */
+  readonly onBytes?: ((bytes: number) => void) | undefined;
+}
+
+export class Download {
+  readonly #options: DownloadOptions;
+  readonly #file: BlockFile;
+  readonly #flights = new Set<Flight>();
+  readonly #waiters = new Set<Waiter>();
+  /** Those who want all of it. */
+  #streamers = 0;
+  #streaming: Promise<void> | undefined;
+  #cancel = new AbortController();
+
+  constructor(options: DownloadOptions) {
+    this.#options = options;
+    this.#file = options.file;
+  }
+
+  get idle(): boolean {
+    return this.#flights.size === 0 && this.#waiters.size === 0 && this.#streamers === 0;
+  }
+
+  /** Resolves when the bytes are in the store. Throws REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH, DISK_FULL, IO. */
+  want(start: number, end: number): Promise<void> {
+    if (this.#file.has(start, end)) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      this.#waiters.add({ start, end, resolve, reject });
+      this.#cover(start, end);
+    });
+  }
+
+  /** Resolves when all of it is in the store, or `signal` says that it is not wanted any more. Throws as {@link want} does. */
+  async stream(signal: AbortSignal): Promise<void> {
+    const given = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    this.#streamers++;
+    try {
+      this.#streaming ??= this.#streamAll().finally(() => (this.#streaming = undefined));
+      await Promise.race([this.#streaming, given]);
+    } finally {
+      if (--this.#streamers === 0) {
+        this.#cancel.abort();
+        this.#cancel = new AbortController();
+      }
+    }
+  }
+
+  /** Starts transfers of what is not there and does not come soon. */
+  #cover(start: number, end: number): void {
+    for (let run = this.#file.missing(start, end); run !== undefined; run = this.#file.missing(run.end, end)) {
+      for (let at = run.start; at < run.end;) {
+        const coming = [...this.#flights].find((f) => f.at <= at && at < f.end && at - f.at < AHEAD);
+        if (coming !== undefined) {
+          at = coming.end;
+          continue;
+        }
+        const next = Math.min(run.end, ...[...this.#flights].map((f) => f.at).filter((begin) => begin > at));
+        void this.#fly({ at, end: next }, this.#options.lanes.demand, undefined);
+        at = next;
+      }
+    }
+  }
+
+  async #streamAll(): Promise<void> {
+    const { signal } = this.#cancel;
+    const { size } = this.#file;
+    for (let at = 0; at < size && !signal.aborted;) {
+      const missing = this.#file.missing(at, size);
+      if (missing === undefined) return;
+      let { end } = missing;
+      for (let next = this.#file.missing(end, size); next !== undefined && next.start - end < GAP;) {
+        ({ end } = next);
+        next = this.#file.missing(end, size);
+      }
+      const failure = await this.#fly({ at: missing.start, end }, this.#options.lanes.stream, signal);
+      if (signal.aborted) return;
+      if (failure !== undefined) throw failure;
+      at = end;
+    }
+  }
+
+  /** What it failed with. Those who wait for its bytes are told. */
+  async #fly(flight: Flight, lane: Lane, signal: AbortSignal | undefined): Promise<LaminaError | undefined> {
+    this.#flights.add(flight);
+    let failure: LaminaError | undefined;
+    try {
+      await lane.run(() => this.#transfer(flight, signal));
+    } catch (e) {
+      failure = toLaminaError(e, `Fetching ${this.#options.spec.digest}`);
+    }
+    this.#flights.delete(flight);
+    const given = isGiven(signal);
+    for (const waiter of [...this.#waiters]) {
+      if (this.#settle(waiter) || waiter.end <= flight.at || waiter.start >= flight.end) continue;
+      if (failure === undefined || given) this.#cover(waiter.start, waiter.end);
+      else this.#fail(waiter, failure);
+    }
+    return failure;
+  }
+
+  async #transfer(flight: Flight, given: AbortSignal | undefined): Promise<void> {
+    const { recoverMs, spec } = this.#options;
+    let lastByte = performance.now();
+    for (let attempt = 0; flight.at < flight.end && !isGiven(given);) {
+      const before = flight.at;
+      const silence = new Silence(spec, recoverMs * SILENT_PART);
+      const signal = given === undefined ? silence.signal : AbortSignal.any([given, silence.signal]);
+      try {
+        await this.#request(flight, signal, () => silence.broken());
+      } catch (e) {
+        if (isGiven(given)) return;
+        if (flight.at > before) {
+          attempt = 0;
+          lastByte = silence.since;
+        }
+        const pause = retryAfterOf(e) ?? Math.min(PAUSE_MS * 2 ** attempt++, PAUSE_MAX_MS);
+        if (!isTransient(e) || performance.now() + pause - lastByte > recoverMs) throw e;
+        await sleep(pause);
+      } finally {
+        silence.end();
+      }
+    }
+  }
+
+  /** One request. Throws when it ends too early. */
+  async #request(flight: Flight, signal: AbortSignal, onByte: () => void): Promise<void> {
+    const { spec, client: findClient, onBytes } = this.#options;
+    const client = findClient();
+    if (client === undefined) throw offline(spec);
+    const offset = Math.floor(flight.at / BLOCK) * BLOCK;
+    const whole = offset === 0 && flight.end === spec.size;
+    const length = flight.end - offset;
+    const range = whole ? {} : { offset, length };
+    const answer = await client.blob(spec.access.repository, spec.digest, { ...range, signal, retry: { attempts: 1 } });
+    if (answer.total !== undefined && answer.total !== spec.size) {
+      await answer.cancel();
+      throw wrongSize(spec, answer.host, answer.total);
+    }
+    // A registry that knows no ranges sends all of it: then it is kept, from the beginning to where it is wanted.
+    let at = answer.offset;
+    let marked = at;
+    for await (const bytes of answer.stream) {
+      onByte();
+      if (at + bytes.length > spec.size) throw wrongSize(spec, answer.host, at + bytes.length);
+      this.#file.write(at, bytes);
+      at += bytes.length;
+      onBytes?.(bytes.length);
+      this.#file.mark(marked, at);
+      marked = Math.floor(at / BLOCK) * BLOCK;
+      if (at <= flight.at) continue;
+      flight.at = at;
+      for (const waiter of [...this.#waiters]) this.#settle(waiter);
+    }
+    if (at < flight.end) throw cutOff(spec, answer.host);
+  }
+
+  /** Whether the waiter has what it waits for. */
+  #settle(waiter: Waiter): boolean {
+    if (!this.#file.has(waiter.start, waiter.end)) return false;
+    this.#waiters.delete(waiter);
+    waiter.resolve();
+    return true;
+  }
+
+  #fail(waiter: Waiter, failure: LaminaError): void {
+    this.#waiters.delete(waiter);
+    waiter.reject(failure);
+  }
+}
+
+/** Nobody wants it any more. */
+function isGiven(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true;
+}
+
+/** Aborts a request that is silent for too long. */
+class Silence {
+  readonly #controller = new AbortController();
+  readonly #timer: NodeJS.Timeout;
+  /** Of performance.now(). */
+  since = performance.now();
+
+  constructor({ digest, access }: RemoteBlobSpec, limit: number) {
+    const silent = new LaminaError('REGISTRY_UNREACHABLE', `${access.host} sends nothing of ${digest}`, {
+      details: { digest, host: access.host, transient: true },
+    });
+    this.#timer = setTimeout(() => this.#controller.abort(silent), limit);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  broken(): void {
+    this.since = performance.now();
+    this.#timer.refresh();
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+function wrongSize({ digest, size }: RemoteBlobSpec, host: string, got: number): LaminaError {
+  return new LaminaError('BLOB_SIZE_MISMATCH', `${host} has ${got} bytes of ${digest}, not ${size}`, {
+    details: { digest, wanted: size, got, host },
+  });
+}
+
+function cutOff({ digest }: RemoteBlobSpec, host: string): LaminaError {
+  return new LaminaError('REGISTRY_UNREACHABLE', `${host} has sent only a part of ${digest}`, {
+    details: { digest, host, transient: true },
+  });
+}
+
+function offline({ digest, access }: RemoteBlobSpec): LaminaError {
+  const message = `${digest} of ${access.host}/${access.repository} is not in the store as a whole`;
+  return new LaminaError('BLOB_MISSING', `${message}, and the registry must not be asked (--offline)`, {
+    hint: 'Mount it once without --offline.',
+    details: { digest, host: access.host },
+  });
+}

@@ -1,0 +1,179 @@
+/**
+ * What is fetched from registries, as the main thread of a process sees it. The thread that does it is started when
+ * something is first asked of it; until then ports to it are only promises.
+ */
+import { randomUUID } from 'node:crypto';
+import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads';
+import type { Digest } from '../../digest/index.js';
+import { LaminaError } from '../../errors.js';
+import { encodeCredentials, type Credentials } from '../registry/credentials.js';
+import type { FetchedManifest } from '../registry/manifests.js';
+import type { RegistryAccess } from './access.js';
+import type { FetchWorkerData } from './fetch-worker.js';
+import { FetchPort, useFetchPort } from './port.js';
+import type { FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread } from './protocol.js';
+
+export interface FetcherOptions {
+  readonly userAgent: string;
+  /** The thread died; what is asked of it from now on fails. */
+  readonly onDeath?: ((error: Error) => void) | undefined;
+}
+
+type Request<Op> = Op extends ToFetcher ? Omit<Op, 'id'> : never;
+
+interface Pending {
+  readonly resolve: (answer: FromFetcher) => void;
+  readonly reject: (e: Error) => void;
+}
+
+export class Fetcher {
+  readonly #options: FetcherOptions;
+  readonly #fetched = new SharedArrayBuffer(8);
+  readonly #pending = new Map<number, Pending>();
+  /** Names of credentials that were typed. */
+  readonly #kept = new Map<string, string>();
+  /** Ports and credentials that the thread gets when it is started. */
+  #waiting: { readonly message: ToFetchThread; readonly transfer: MessagePort[] }[] = [];
+  #worker: Worker | undefined;
+  #port: MessagePort | undefined;
+  #dead: Error | undefined;
+  #ids = 0;
+
+  constructor(options: FetcherOptions) {
+    this.#options = options;
+  }
+
+  /** Bytes of blobs that came from the network in the life of this process. */
+  get fetched(): number {
+    return Number(Atomics.load(new BigUint64Array(this.#fetched), 0));
+  }
+
+  /** A port for another thread, to be handed to a {@link FetchPort} there. */
+  connect(): MessagePort {
+    const { port1, port2 } = new MessageChannel();
+    this.#tell({ op: 'connect', port: port1 }, [port1]);
+    return port2;
+  }
+
+  /** Keeps typed credentials in memory, and gives the name by which a {@link RegistryAccess} means them. */
+  keep(credentials: Credentials): string {
+    const value = encodeCredentials(credentials);
+    const key = JSON.stringify(value);
+    let name = this.#kept.get(key);
+    if (name === undefined) {
+      name = randomUUID();
+      this.#kept.set(key, name);
+      this.#tell({ op: 'credentials', name, value }, []);
+    }
+    return name;
+  }
+
+  /** By tag or digest, verified. Throws what {@link RegistryClient.manifest} throws. */
+  async manifest(access: RegistryAccess, reference: string): Promise<FetchedManifest> {
+    const { bytes, mediaType, digest } = await this.#ask({ op: 'manifest', access, reference });
+    if (bytes === undefined || mediaType === undefined || digest === undefined) throw noAnswer();
+    return { bytes: Buffer.from(bytes), mediaType, digest };
+  }
+
+  /** A small blob, not verified. `limit`: bytes that it may have. Throws what {@link RegistryClient.blob} throws. */
+  async document(access: RegistryAccess, digest: Digest, limit: number, what: string): Promise<Buffer> {
+    const { bytes } = await this.#ask({ op: 'document', access, digest, limit, what });
+    if (bytes === undefined) throw noAnswer();
+    return Buffer.from(bytes);
+  }
+
+  /** Brings a part of a blob into the store. Throws what fetching throws. */
+  async want(blob: RemoteBlobSpec, start: number, end: number): Promise<void> {
+    await this.#ask({ op: 'want', blob, start, end });
+  }
+
+  /** Brings all of a blob into the store, from its beginning on, until `signal` says to leave it. Throws what fetching throws. */
+  async stream(blob: RemoteBlobSpec, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return;
+    const id = ++this.#ids;
+    const stop = (): void => this.#port?.postMessage({ op: 'unstream', id } satisfies ToFetcher);
+    signal.addEventListener('abort', stop, { once: true });
+    try {
+      await this.#ask({ op: 'stream', blob }, id);
+    } finally {
+      signal.removeEventListener('abort', stop);
+    }
+  }
+
+  /** What the store has of a blob is wrong, all of it. */
+  async discard(blob: RemoteBlobSpec): Promise<void> {
+    await this.#ask({ op: 'discard', blob, start: 0, end: blob.size });
+  }
+
+  /** For blobs that threads read before anything is asked from here. */
+  start(): void {
+    this.#started();
+  }
+
+  async close(): Promise<void> {
+    this.#dead ??= new LaminaError('INTERNAL', 'The fetch thread was closed');
+    this.#port?.close();
+    await this.#worker?.terminate();
+  }
+
+  async #ask(request: Request<ToFetcher>, id = ++this.#ids): Promise<FromFetcher> {
+    const port = this.#started();
+    const answer = await new Promise<FromFetcher>((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      this.#hold();
+      port.postMessage({ ...request, id });
+    });
+    if (answer.error !== undefined) throw LaminaError.fromJSON(answer.error);
+    return answer;
+  }
+
+  #started(): MessagePort {
+    if (this.#dead !== undefined) throw this.#dead;
+    if (this.#port !== undefined) return this.#port;
+    const { userAgent } = this.#options;
+    const workerData: FetchWorkerData = { userAgent, fetched: this.#fetched };
+    const worker = new Worker(new URL('./fetch-worker.js', import.meta.url), { workerData });
+    worker.on('error', (e) => this.#died(e instanceof Error ? e : new Error(String(e))));
+    worker.on('exit', (code) => this.#died(new Error(`The fetch thread ended with code ${code}`)));
+    this.#worker = worker;
+    const own = this.connect();
+    this.#port = own;
+    own.on('message', (answer: FromFetcher) => {
+      this.#pending.get(answer.id)?.resolve(answer);
+      this.#pending.delete(answer.id);
+      this.#hold();
+    });
+    useFetchPort(new FetchPort(this.connect(), { waits: true }));
+    for (const { message, transfer } of this.#waiting) worker.postMessage(message, transfer);
+    this.#waiting = [];
+    this.#hold();
+    return own;
+  }
+
+  /** The process lives for what is asked, and no longer. */
+  #hold(): void {
+    const held = this.#pending.size > 0;
+    for (const handle of [this.#worker, this.#port]) {
+      if (held) handle?.ref();
+      else handle?.unref();
+    }
+  }
+
+  #tell(message: ToFetchThread, transfer: MessagePort[]): void {
+    if (this.#worker === undefined) this.#waiting.push({ message, transfer });
+    else this.#worker.postMessage(message, transfer);
+  }
+
+  #died(error: Error): void {
+    if (this.#dead !== undefined) return;
+    this.#dead = error;
+    for (const { reject } of this.#pending.values()) reject(error);
+    this.#pending.clear();
+    this.#hold();
+    this.#options.onDeath?.(error);
+  }
+}
+
+function noAnswer(): LaminaError {
+  return new LaminaError('INTERNAL', 'The fetch thread answers with something else');
+}

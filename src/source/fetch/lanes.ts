@@ -1,0 +1,27 @@
+/** How many transfers of a kind run at once; the others wait in their order. */
+export class Lane {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(width: number) {
+    this.#free = width;
+  }
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free--;
+    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free++;
+      else next();
+    }
+  }
+}
+
+/** Of what somebody waits for, and of whole blobs. */
+export interface Lanes {
+  readonly demand: Lane;
+  readonly stream: Lane;
+}

@@ -1,0 +1,67 @@
+/** What other threads ask of the fetch thread. Every thread has a port of its own to it. */
+import type { MessagePort } from 'node:worker_threads';
+import type { Digest } from '../../digest/index.js';
+import type { SerializedError } from '../../errors.js';
+import type { RegistryAccess } from './access.js';
+
+/** A blob of a registry, and where the store keeps what has been fetched of it. */
+export interface RemoteBlobSpec {
+  /** In the store. */
+  readonly path: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly digest: Digest;
+  readonly access: RegistryAccess;
+}
+
+export type ToFetcher =
+  /** Bytes from `start` to `end` shall be in the store. With `done`, its first number becomes 1, or 2 where that failed. */
+  | {
+      readonly op: 'want';
+      readonly id: number;
+      readonly blob: RemoteBlobSpec;
+      readonly start: number;
+      readonly end: number;
+      readonly done?: Int32Array | undefined;
+    }
+  /** All of it shall be, from the beginning on; asked for from the main thread, which may say `unstream` of the same id. */
+  | { readonly op: 'stream'; readonly id: number; readonly blob: RemoteBlobSpec }
+  | { readonly op: 'unstream'; readonly id: number }
+  /** What the store has there is wrong. */
+  | {
+      readonly op: 'discard';
+      readonly id: number;
+      readonly blob: RemoteBlobSpec;
+      readonly start: number;
+      readonly end: number;
+      readonly done?: Int32Array | undefined;
+    }
+  | { readonly op: 'manifest'; readonly id: number; readonly access: RegistryAccess; readonly reference: string }
+  | {
+      readonly op: 'document';
+      readonly id: number;
+      readonly access: RegistryAccess;
+      readonly digest: Digest;
+      /** Bytes that it may have. */
+      readonly limit: number;
+      readonly what: string;
+    };
+
+/** Main thread only, beside the ports. */
+export type ToFetchThread =
+  | { readonly op: 'connect'; readonly port: MessagePort }
+  /** Credentials that the user has typed, in the form of `encodeCredentials`. */
+  | { readonly op: 'credentials'; readonly name: string; readonly value: Record<string, string> };
+
+export interface FromFetcher {
+  readonly id: number;
+  readonly error?: SerializedError | undefined;
+  /** Of `manifest` and `document`. */
+  readonly bytes?: Uint8Array | undefined;
+  readonly mediaType?: string | undefined;
+  readonly digest?: Digest | undefined;
+}
+
+/** Values of `done`. */
+export const DONE = 1;
+export const FAILED = 2;
