@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { LaminaError } from '../errors.js';
-import { findLayer } from '../image/prepare.js';
+import { findLayer, type PreparedLayer } from '../image/prepare.js';
 import { LayerMap } from '../layer/map.js';
 import type { Layer } from '../source/image.js';
 import type { Store } from '../store/store.js';
@@ -10,6 +10,8 @@ import type { Store } from '../store/store.js';
 export interface LayerIndexState {
   /** A mount needs no pass over the layer any more. */
   readonly indexed: boolean;
+  /** By the table of contents that it brings alone; its points are that table's chunks. */
+  readonly byToc: boolean;
   readonly compression: string | null;
   /** Bytes of the uncompressed stream. */
   readonly streamSize: number | null;
@@ -29,6 +31,7 @@ export interface LayerIndexState {
 
 const NOT_INDEXED: LayerIndexState = {
   indexed: false,
+  byToc: false,
   compression: null,
   streamSize: null,
   restartPoints: null,
@@ -44,11 +47,13 @@ export function layerIndexState(store: Store | undefined, layer: Layer): LayerIn
   const cachedBytes = allocated(join(store.layerDirectory(layer.diffId, layer.view), 'data'));
   try {
     const found = findLayer(layer, store);
+    if (found?.index === 'toc') return tocState(found);
     const map = found === undefined ? undefined : LayerMap.describe(found.mapPath);
     if (map === undefined) return { ...NOT_INDEXED, cachedBytes };
     const { compression, streamSize, kept, notes } = map.facts;
     return {
       indexed: true,
+      byToc: false,
       compression,
       streamSize,
       restartPoints: map.count,
@@ -61,6 +66,11 @@ export function layerIndexState(store: Store | undefined, layer: Layer): LayerIn
     if (!(e instanceof LaminaError)) throw e;
     return { ...NOT_INDEXED, cachedBytes, problem: e.message };
   }
+}
+
+function tocState({ directory, compression, points }: PreparedLayer): LayerIndexState {
+  const cachedBytes = allocated(join(directory, 'data'));
+  return { ...NOT_INDEXED, indexed: true, byToc: true, compression, restartPoints: points, cachedBytes };
 }
 
 const STAT_BLOCK = 512;

@@ -27,6 +27,7 @@ export async function openImage(
 ): Promise<Image> {
   const reference = referenceOf(context, text);
   const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
+  if (reference.kind === 'docker') context.fetcher.serveThisThread();
   const image = await resolveImage(reference, {
     platform,
     aciPath: aciPathOf(context, options),

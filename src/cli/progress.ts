@@ -87,6 +87,10 @@ class LineProgress implements Progress {
     const what = `layer ${layer + 1}/${this.#layers} ${shortDigest(diffId)}`;
     const started = this.#started.get(layer);
     if (state === 'cached') return;
+    if (state === 'lazy') {
+      this.#print(`${what}: known by its table of contents; ${formatBytes(total)} come when they are read`);
+      return;
+    }
     const working = isWorking(state);
     if (working && started === undefined) {
       this.#started.set(layer, this.#now());

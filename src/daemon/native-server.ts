@@ -46,7 +46,7 @@ async function serve({ mount, treePath, layers, idMap }: NativeMount): Promise<v
   for (const layer of layers) readers.add(layer);
   // Reads wait here for a registry, one after the other: libfuse is served by this thread alone.
   if (layers.some(({ blob }) => blob.kind === 'registry')) {
-    new Fetcher({ userAgent: `lamina/${packageVersion()}` }).start();
+    new Fetcher({ userAgent: `lamina/${packageVersion()}` }).serveThisThread();
   }
   const tree = mapTree(treePath);
   const fs = new ImageFs(

@@ -3,7 +3,7 @@
  * and kept in the store, so the second time nothing is left to do.
  */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { sniffCompression, type Compression } from '../compress/index.js';
 import { createHasher, sha256, type Digest } from '../digest/index.js';
@@ -11,12 +11,13 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import { readChunks } from '../layer/chunks.js';
 import { Indexer } from '../layer/indexer.js';
 import { LayerMap } from '../layer/map.js';
+import { TocTable } from '../layer/toc-table.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
 import { fetchedBytes } from '../source/fetch/block-file.js';
 import type { Image, Layer } from '../source/image.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import { layerLimit } from '../source/limits.js';
-import { isSealed } from '../store/sealed.js';
+import { isSealed, readSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 import type { Compat } from '../union/merge.js';
 import { mergeInThread, type MergeJob } from './merge.js';
@@ -27,13 +28,15 @@ export interface PreparedLayer {
   readonly diffId: Digest;
   /** `layers/sha256-..` of the store. */
   readonly directory: string;
-  /** `maps/sha256-..` of the store. */
+  /** By its tar, all of which was read, or by the table of contents that it brings. */
+  readonly index: 'tar' | 'toc';
+  /** `maps/sha256-..` of the store; "" with a table of contents. */
   readonly mapPath: string;
   readonly blob: BlobLocation;
   /** Bytes: the uncompressed stream and what the index put behind it. */
   readonly addressSpace: number;
   readonly compression: Compression;
-  /** Restart points. */
+  /** Restart points, or chunks of the table of contents. */
   readonly points: number;
   /** Bytes of the stream that the index had to keep uncompressed, being far from a restart point. */
   readonly kept: number;
@@ -60,7 +63,7 @@ export interface PrepareOptions {
 }
 
 /** Part of every tree's key: a change of the merge or of the writer must not meet the trees of before. */
-const TREE_FORMAT = 4;
+const TREE_FORMAT = 5;
 
 /** Throws what indexing and merging throw, with the layer named; an AbortError when `signal` says so. */
 export async function prepareImage(image: Image, options: PrepareOptions): Promise<PreparedImage> {
@@ -75,8 +78,8 @@ export async function prepareImage(image: Image, options: PrepareOptions): Promi
     layers.map(({ prepared }) => prepared),
     options,
   );
-  const notes = layers.flatMap(({ facts, prepared }, i) =>
-    prepared.cached ? [] : facts.notes.map((note) => `layer ${i + 1}: ${note}`),
+  const notes = layers.flatMap(({ notes: found, prepared }, i) =>
+    prepared.cached ? [] : found.map((note) => `layer ${i + 1}: ${note}`),
   );
   return { image, treePath, layers: layers.map(({ prepared }) => prepared), notes };
 }
@@ -87,20 +90,32 @@ export function layerKey({ diffId, view }: Layer): string {
 }
 
 /** Names what an image uses of a layer. */
-function usedLayerKey(layer: Layer): string {
-  const { whitelists = [] } = layer;
-  if (whitelists.length === 0) return layerKey(layer);
-  return `${layerKey(layer)} ${sha256(Buffer.from(JSON.stringify(whitelists))).toString('hex')}`;
+function usedLayerKey({ whitelists = [] }: Layer, { directory }: PreparedLayer): string {
+  const name = basename(directory);
+  if (whitelists.length === 0) return name;
+  return `${name} ${sha256(Buffer.from(JSON.stringify(whitelists))).toString('hex')}`;
 }
 
 /** What the store has of a layer; undefined where it has to be indexed. Throws STORE_CORRUPT. */
 export function findLayer(layer: Layer, store: Store): PreparedLayer | undefined {
-  return known(layer, layer.digest ?? plainDigest(layer), store)?.prepared;
+  return (known(layer, layer.digest ?? plainDigest(layer), store) ?? knownByToc(layer, store))?.prepared;
 }
 
 interface Known {
   readonly prepared: PreparedLayer;
-  readonly facts: LayerMap['facts'];
+  readonly notes: readonly string[];
+}
+
+/** By the table of contents that it brings. Throws STORE_CORRUPT. */
+function knownByToc(layer: Layer, store: Store): Known | undefined {
+  const { blob, diffId, digest, toc, view } = layer;
+  if (toc === undefined || digest === undefined) return undefined;
+  const directory = store.tocDirectory(digest, view);
+  if (!existsSync(directory)) return undefined;
+  const path = join(directory, 'toc');
+  const { addressSpace, compression, count } = new TocTable(readSealed(path), path);
+  const facts = { addressSpace, compression, points: count, kept: 0 };
+  return { prepared: { diffId, directory, index: 'toc', mapPath: '', blob, ...facts, cached: true }, notes: [] };
 }
 
 function known(layer: Layer, digest: Digest | undefined, store: Store): Known | undefined {
@@ -117,6 +132,7 @@ function known(layer: Layer, digest: Digest | undefined, store: Store): Known | 
   const prepared = {
     diffId: layer.diffId,
     directory,
+    index: 'tar' as const,
     mapPath,
     blob: layer.blob,
     addressSpace,
@@ -125,7 +141,7 @@ function known(layer: Layer, digest: Digest | undefined, store: Store): Known | 
     kept,
     cached: true,
   };
-  return { prepared, facts };
+  return { prepared, notes: facts.notes };
 }
 
 /** An uncompressed blob is its own stream, so its digest is the diffID. */
@@ -147,7 +163,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
   /** A layer that comes twice is indexed once. */
   const jobs = new Map<string, Promise<Known>>();
   const prepareLayer = async (layer: Layer, index: number): Promise<Known> => {
-    const report = (state: 'cached' | 'indexing' | 'indexed', done: number): void =>
+    const report = (state: 'cached' | 'indexing' | 'indexed' | 'lazy', done: number): void =>
       onProgress?.({ type: 'layer', layer: index, diffId: layer.diffId, state, done, total: layer.size });
     try {
       const digest = layer.digest ?? plainDigest(layer) ?? (await hashBlob(layer.blob));
@@ -155,6 +171,11 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
       if (before !== undefined) {
         report('cached', layer.size);
         return before;
+      }
+      const byToc = await prepareByToc(layer, store, indexer, cancel.signal);
+      if ('prepared' in byToc) {
+        report(byToc.prepared.cached ? 'cached' : 'lazy', 0);
+        return byToc;
       }
       report('indexing', 0);
       const job = {
@@ -173,7 +194,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
       const now = known(layer, digest, store);
       if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
       report('indexed', layer.size);
-      return { ...now, prepared: { ...now.prepared, cached: false } };
+      return { prepared: { ...now.prepared, cached: false }, notes: [...byToc.notes, ...now.notes] };
     } catch (e) {
       // What fails first is what is reported; it makes the others stop.
       if (!cancel.signal.aborted) cancel.abort(named(e, image, index));
@@ -194,6 +215,33 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
     signal?.removeEventListener('abort', stop);
     await indexer.close();
   }
+}
+
+/** What makes a table of contents useless, but not the layer. */
+const TOC_FAILURES =
+  /^(?:MANIFEST_INVALID|LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|[A-Z]+_INVALID|TAR_\w+)$/;
+
+/** By the table of contents that a layer brings; where there is none, or none that can be used, only notes on why. */
+async function prepareByToc(
+  layer: Layer,
+  store: Store,
+  indexer: Indexer,
+  signal: AbortSignal,
+): Promise<Known | { readonly notes: readonly string[] }> {
+  const { blob, digest, toc, view } = layer;
+  if (toc === undefined || digest === undefined) return { notes: [] };
+  const before = knownByToc(layer, store);
+  if (before !== undefined) return before;
+  const layerDirectory = store.tocDirectory(digest, view);
+  try {
+    await indexer.indexToc({ toc, blob, view, temporary: store.temporary(), layerDirectory }, signal);
+  } catch (e) {
+    if (!(e instanceof LaminaError) || !TOC_FAILURES.test(e.code)) throw e;
+    return { notes: [`it is read as a whole: ${e.message}`] };
+  }
+  const now = knownByToc(layer, store);
+  if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
+  return { ...now, prepared: { ...now.prepared, cached: false } };
 }
 
 /**
@@ -259,7 +307,10 @@ async function mergedTree(
   { store, compat: chosen, onProgress, signal }: PrepareOptions,
 ): Promise<string> {
   const compat = image.compat ?? chosen;
-  const parts = [`lamina-tree ${TREE_FORMAT} ${compat}`, ...image.layers.map(usedLayerKey)];
+  const parts = [
+    `lamina-tree ${TREE_FORMAT} ${compat}`,
+    ...layers.map((layer, i) => usedLayerKey(image.layers[i]!, layer)),
+  ];
   const path = store.treePath(sha256(Buffer.from(parts.join('\n'))).toString('hex'));
   if (isSealed(path)) {
     onProgress?.({ type: 'tree', state: 'cached' });

@@ -13,8 +13,8 @@ export type ProgressEvent =
       /** From 0, base first. */
       readonly layer: number;
       readonly diffId: string;
-      /** "cached": known already, nothing to do. */
-      readonly state: 'cached' | 'indexing' | 'indexed';
+      /** "cached": known already, nothing to do. "lazy": known by its table of contents; its files come when they are read. */
+      readonly state: 'cached' | 'indexing' | 'indexed' | 'lazy';
       /** Compressed bytes done, of `total`. */
       readonly done: number;
       readonly total: number;

@@ -6,7 +6,7 @@ import { ErofsReader } from '../erofs/reader.js';
 import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../erofs/tree.js';
 import { LaminaError } from '../errors.js';
 import { ChunkMemory } from '../layer/memory.js';
-import { ChunkReader } from '../layer/reader.js';
+import { openLayerReader, type LayerReader } from '../layer/layer-reader.js';
 import { readSealed } from '../store/sealed.js';
 import { printable } from '../tar/notes.js';
 import type { PreparedImage } from './prepare.js';
@@ -28,7 +28,7 @@ const DOT = '.';
 export class ImageTree {
   readonly reader: ErofsReader;
   readonly prepared: PreparedImage;
-  readonly #layers = new Map<number, ChunkReader>();
+  readonly #layers = new Map<number, LayerReader>();
   readonly #memory = new ChunkMemory(MEMORY);
 
   private constructor(prepared: PreparedImage, reader: ErofsReader) {
@@ -92,7 +92,7 @@ export class ImageTree {
     return entries;
   }
 
-  /** Verified bytes of a regular file; the count, short only at its end. Throws what {@link ChunkReader.read} throws. */
+  /** Verified bytes of a regular file; the count, short only at its end. Throws what {@link LayerReader.read} throws. */
   readRange(nid: number, offset: number, length: number, into: Buffer, at = 0): number {
     const { reader } = this;
     if ((reader.mode(nid) & S_IFMT) !== S_IFREG)
@@ -127,14 +127,14 @@ export class ImageTree {
     return (this.reader.mode(nid) & S_IFMT) === S_IFDIR;
   }
 
-  #layer(device: number): ChunkReader {
+  #layer(device: number): LayerReader {
     let layer = this.#layers.get(device);
     if (layer === undefined) {
       const prepared = this.prepared.layers[device - 1];
       if (prepared === undefined)
         throw new LaminaError('EROFS_INVALID', `The tree names layer ${device}, which the image lacks`);
       const { directory, mapPath, blob } = prepared;
-      layer = ChunkReader.open({ id: device, directory, mapPath, blob, verify: 'first-read', memory: this.#memory });
+      layer = openLayerReader({ id: device, directory, mapPath, blob, verify: 'first-read', memory: this.#memory });
       this.#layers.set(device, layer);
     }
     return layer;

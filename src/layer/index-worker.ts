@@ -6,10 +6,11 @@ import { HashThread } from './hash-thread.js';
 import { PassHasher, type PassSink } from './hasher.js';
 import { indexLayer, type IndexJob, type IndexedLayer } from './index-pass.js';
 import type { IndexWorkerData } from './indexer.js';
+import { indexToc, type TocJob } from './toc-pass.js';
 
 export type FromIndexWorker =
   | { readonly op: 'progress'; readonly done: number }
-  | { readonly op: 'indexed'; readonly layer: IndexedLayer }
+  | { readonly op: 'indexed'; readonly layer?: IndexedLayer }
   | { readonly op: 'failed'; readonly error: SerializedError };
 
 /** Compressed bytes below which starting a thread takes longer than hashing. */
@@ -25,7 +26,7 @@ function sinkFor(job: IndexJob): PassSink {
   return hashThread;
 }
 
-function run(job: IndexJob, send: (message: FromIndexWorker) => void): void {
+function run(job: IndexJob | TocJob, send: (message: FromIndexWorker) => void): void {
   let next = 0;
   const onProgress = (done: number): void => {
     const now = Date.now();
@@ -34,7 +35,10 @@ function run(job: IndexJob, send: (message: FromIndexWorker) => void): void {
     send({ op: 'progress', done });
   };
   try {
-    send({ op: 'indexed', layer: indexLayer(job, { sink: sinkFor, onProgress }) });
+    if ('toc' in job) {
+      indexToc(job);
+      send({ op: 'indexed' });
+    } else send({ op: 'indexed', layer: indexLayer(job, { sink: sinkFor, onProgress }) });
   } catch (e) {
     // The other thread may be in the middle of the pass that failed.
     hashThread?.close();
@@ -46,4 +50,4 @@ function run(job: IndexJob, send: (message: FromIndexWorker) => void): void {
 const { fetch } = workerData as IndexWorkerData;
 if (fetch !== undefined) useFetchPort(new FetchPort(fetch, { waits: true }));
 const port = parentPort;
-port?.on('message', (job: IndexJob) => run(job, (message) => port.postMessage(message)));
+port?.on('message', (job: IndexJob | TocJob) => run(job, (message) => port.postMessage(message)));

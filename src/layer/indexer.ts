@@ -5,6 +5,7 @@ import { Worker, type MessagePort } from 'node:worker_threads';
 import { LaminaError } from '../errors.js';
 import type { IndexJob, IndexedLayer } from './index-pass.js';
 import type { FromIndexWorker } from './index-worker.js';
+import type { TocJob } from './toc-pass.js';
 
 export interface IndexCallbacks {
   /** Compressed bytes done. */
@@ -52,20 +53,33 @@ export class Indexer {
     await takeSlot();
     try {
       callbacks.signal?.throwIfAborted();
-      return await this.#indexInThread(job, callbacks);
+      const { layer } = await this.#inThread(job, callbacks);
+      if (layer === undefined) throw new LaminaError('INTERNAL', 'The indexing thread has indexed something else');
+      return layer;
     } finally {
       releaseSlot();
     }
   }
 
-  async #indexInThread(job: IndexJob, { onProgress, signal }: IndexCallbacks): Promise<IndexedLayer> {
+  /** Throws what `indexToc` throws, and an AbortError when `signal` says so. */
+  async indexToc(job: TocJob, signal?: AbortSignal): Promise<void> {
+    await takeSlot();
+    try {
+      signal?.throwIfAborted();
+      await this.#inThread(job, { signal });
+    } finally {
+      releaseSlot();
+    }
+  }
+
+  async #inThread(job: IndexJob | TocJob, { onProgress, signal }: IndexCallbacks): Promise<Answer & { op: 'indexed' }> {
     const worker = this.#idle.pop() ?? this.#newWorker();
     let answered = false;
     try {
       const answer = await runJob(worker, job, onProgress, signal);
       answered = true;
       if (answer.op === 'failed') throw LaminaError.fromJSON(answer.error);
-      return answer.layer;
+      return answer;
     } finally {
       // One that has not answered is at work, or dead.
       if (answered && !this.#closed) this.#idle.push(worker);
@@ -92,7 +106,7 @@ type Answer = Exclude<FromIndexWorker, { readonly op: 'progress' }>;
 
 function runJob(
   worker: Worker,
-  job: IndexJob,
+  job: IndexJob | TocJob,
   onProgress: ((done: number) => void) | undefined,
   signal: AbortSignal | undefined,
 ): Promise<Answer> {

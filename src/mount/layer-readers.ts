@@ -6,7 +6,8 @@ import { LaminaError } from '../errors.js';
 import type { Digest } from '../digest/index.js';
 import { ChunkMemory } from '../layer/memory.js';
 import type { Counters } from './counters.js';
-import { ChunkReader, type VerifyMode } from '../layer/reader.js';
+import { openLayerReader, type LayerReader } from '../layer/layer-reader.js';
+import type { VerifyMode } from '../layer/reader.js';
 import type { BlobLocation } from '../source/blob.js';
 import { NotAtHand } from '../source/fetch/port.js';
 
@@ -37,7 +38,7 @@ const OPEN_MAX = 256;
 
 export class LayerReaders {
   readonly #sources = new Map<number, LayerSource>();
-  readonly #open = new Map<number, ChunkReader>();
+  readonly #open = new Map<number, LayerReader>();
   readonly #memory: ChunkMemory;
   readonly #options: LayerReadersOptions;
   /** Called before an unknown slot is reported absent, so that the owner can take in pending {@link add}s. */
@@ -71,7 +72,7 @@ export class LayerReaders {
 
   /**
    * Verified bytes of a layer into `into`. False: they are not at hand; with `wait`, see {@link missing}.
-   * Throws what {@link ChunkReader} throws, and {@link failure}.
+   * Throws what {@link LayerReader} throws, and {@link failure}.
    */
   read(slot: number, position: number, length: number, into: Buffer, at: number, wait: boolean): boolean {
     const beyond = position + length - this.#source(slot).addressSpace;
@@ -121,12 +122,12 @@ export class LayerReaders {
     return source;
   }
 
-  #reader(slot: number): ChunkReader {
+  #reader(slot: number): LayerReader {
     const known = this.#open.get(slot);
     if (known !== undefined) return known;
     const source = this.#source(slot);
     const { onHeal } = this.#options;
-    const reader = ChunkReader.open({
+    const reader = openLayerReader({
       id: slot,
       directory: source.directory,
       mapPath: source.mapPath,

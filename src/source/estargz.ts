@@ -4,7 +4,7 @@
  *
  *     0  1f 8b 08 04, a gzip header with an extra field   ..  16 hex digits, "STARGZ"   end - 13  empty data, trailer
  */
-import { openBlob, type BlobLocation } from './blob.js';
+import { openBlob, type BlobLocation, type RandomAccessBlob } from './blob.js';
 
 const TOC_DIGEST = 'containerd.io/snapshot/stargz/toc.digest';
 /** Bytes: with a subfield header in the extra field, or (stargz, before eStargz) without. */
@@ -18,21 +18,34 @@ const EMPTY_MEMBER = 13;
 /** Bytes at the end of a blob that tell. */
 export const FOOTER_MAX = Math.max(...FOOTERS);
 
+export interface EstargzFooter {
+  /** Byte of the blob where the index begins. */
+  readonly tocOffset: number;
+  /** Byte of the blob where the footer itself does. */
+  readonly start: number;
+}
+
+/** How the blob ends, as far as that is at hand. Throws what reading it throws. */
+export function findFooter(blob: RandomAccessBlob): EstargzFooter | undefined {
+  for (const length of FOOTERS) {
+    const footer = Buffer.alloc(length);
+    if (blob.size < length || blob.read(blob.size - length, footer) < length) continue;
+    const mark = footer.toString('latin1', length - EMPTY_MEMBER - MARK_LENGTH, length - EMPTY_MEMBER);
+    if (footer.readUInt32BE(0) !== GZIP_WITH_EXTRA || !MARK.test(mark)) continue;
+    return { tocOffset: parseInt(mark.slice(0, 16), 16), start: blob.size - length };
+  }
+  return undefined;
+}
+
 /**
- * By the annotation of its descriptor, or by how the blob ends, as far as that is at hand. Throws what {@link openBlob}
- * throws.
+ * By the annotation of its descriptor, or by how the blob ends, if that is at hand. Throws what {@link openBlob} throws.
  */
 export function isEstargz(location: BlobLocation, annotations: Readonly<Record<string, string>>): boolean {
   if (annotations[TOC_DIGEST] !== undefined) return true;
   const blob = openBlob(location);
   try {
-    return FOOTERS.some((length) => {
-      const footer = Buffer.alloc(length);
-      if (blob.size < length || !blob.has(blob.size - length, length) || blob.read(blob.size - length, footer) < length)
-        return false;
-      const mark = footer.toString('latin1', length - EMPTY_MEMBER - MARK_LENGTH, length - EMPTY_MEMBER);
-      return footer.readUInt32BE(0) === GZIP_WITH_EXTRA && MARK.test(mark);
-    });
+    const start = Math.max(blob.size - FOOTER_MAX, 0);
+    return blob.has(start, blob.size - start) && findFooter(blob) !== undefined;
   } finally {
     blob.close();
   }

@@ -3,6 +3,7 @@ import type { Digest } from '../digest/index.js';
 import type { BlobLocation } from './blob.js';
 import type { ImageConfig } from '../oci/config.js';
 import type { Platform } from '../oci/platform.js';
+import type { TocPlace } from './toc/place.js';
 
 /**
  * Which tree a layer's tar means when it is not simply its own: `aci`, what is below `rootfs/` of an appc image, without
@@ -20,6 +21,8 @@ export interface Layer {
   readonly mediaType: string;
   readonly blob: BlobLocation;
   readonly view?: LayerView | undefined;
+  /** The table of contents that the layer brings, of one in a registry. */
+  readonly toc?: TocPlace | undefined;
   /**
    * Absolute paths (raw bytes in latin1), list by list: of the layer's tree only what every list has is used, and the
    * directories on the way there. appc images have these; they belong to the image, not to the layer.

@@ -9,6 +9,7 @@ import { formatPlatform, normalizePlatform, type Platform } from '../oci/platfor
 import { isEstargz } from './estargz.js';
 import type { Image, Layer } from './image.js';
 import type { Documents } from './documents.js';
+import { tocPlaceOf } from './toc/place.js';
 
 /** The manifest that `descriptor` points at, verified and parsed. */
 export function readManifest(documents: Documents, descriptor: Descriptor): Manifest {
@@ -38,6 +39,7 @@ export function ociImage(documents: Documents, descriptor: Descriptor, expected:
   const layers = manifest.layers.map((layer, i): Layer => {
     const what = `layer ${i + 1} of ${manifest.layers.length}, ${layer.digest},`;
     const blob = documents.locate(layer, what);
+    const toc = blob.kind === 'registry' ? tocPlaceOf(layer.mediaType, layer.annotations) : undefined;
     return {
       diffId: config.diffIds[i]!,
       digest: parseDigest(layer.digest),
@@ -45,6 +47,7 @@ export function ociImage(documents: Documents, descriptor: Descriptor, expected:
       mediaType: layer.mediaType,
       blob,
       ...(isEstargz(blob, layer.annotations) ? { view: 'estargz' } : {}),
+      ...(toc === undefined ? {} : { toc }),
     };
   });
   return {

@@ -4,6 +4,7 @@
  * writers of the same thing write the same bytes.
  *
  *     layers/sha256-DIFFID/   tree.erofs, chunks, data; with -VIEW behind the name, of another tree of the same tar
+ *     layers/toc-sha256-BLOB/ of a layer known by its table of contents alone: tree.erofs, toc, data, digests
  *     maps/sha256-BLOB        how a blob yields its layer
  *     images/HEX.erofs        merged trees
  *     blobs/ALGORITHM/HEX     what registries have given: documents; layers as far as they were fetched, with HEX.blocks beside
@@ -58,6 +59,12 @@ export class Store {
   /** `view`: which tree of the layer, when it is not the whole of its own. */
   layerDirectory(diffId: Digest, view?: string): string {
     const name = digestFileName(diffId);
+    return join(this.path, 'layers', view === undefined ? name : `${name}-${view}`);
+  }
+
+  /** Of a layer that is known by the table of contents in its blob. */
+  tocDirectory(blob: Digest, view?: string): string {
+    const name = `toc-${digestFileName(blob)}`;
     return join(this.path, 'layers', view === undefined ? name : `${name}-${view}`);
   }
 

@@ -23,6 +23,7 @@ function layer(hex: string, path = '/blob', view = ''): PreparedLayer {
   return {
     diffId: parseDigest(`sha256:${hex.repeat(64)}`),
     directory: `/layers/${hex}${view}`,
+    index: 'tar',
     mapPath: '/m',
     blob: { kind: 'file', path, offset: 0, size: 1 },
     addressSpace: 1024,

@@ -147,7 +147,7 @@ function layerTable(out: Output, layers: readonly LayerFacts[]): string[] {
     digest === null ? '-' : shortDigest(digest),
     shortDigest(diffId),
     formatBytes(size),
-    index.indexed ? 'indexed' : 'not indexed',
+    index.byToc ? 'by its TOC' : index.indexed ? 'indexed' : 'not indexed',
     index.compression ?? '-',
     index.restartPoints === null ? '-' : String(index.restartPoints),
     out.text(mediaType),

@@ -105,6 +105,14 @@ export class Fetcher {
     await this.#ask({ op: 'discard', blob, start: 0, end: blob.size });
   }
 
+  /** Blobs that are opened in this thread, the main one, wait for what has to be fetched. */
+  serveThisThread(): void {
+    useFetchPort(() => {
+      this.start();
+      return new FetchPort(this.connect(), { waits: true });
+    });
+  }
+
   /** For blobs that threads read before anything is asked from here. */
   start(): void {
     this.#started();
@@ -143,7 +151,6 @@ export class Fetcher {
       this.#pending.delete(answer.id);
       this.#hold();
     });
-    useFetchPort(new FetchPort(this.connect(), { waits: true }));
     for (const { message, transfer } of this.#waiting) worker.postMessage(message, transfer);
     this.#waiting = [];
     this.#hold();

@@ -87,15 +87,16 @@ export class FetchPort {
   }
 }
 
-let ofThread: FetchPort | undefined;
+let ofThread: FetchPort | (() => FetchPort) | undefined;
 
-/** What blobs that are opened in this thread use from now on. */
-export function useFetchPort(port: FetchPort): void {
+/** What blobs that are opened in this thread use from now on, or how to come by it when one needs it. */
+export function useFetchPort(port: FetchPort | (() => FetchPort)): void {
   ofThread = port;
 }
 
 /** Throws INTERNAL where this thread has none. */
 export function fetchPort(): FetchPort {
   if (ofThread === undefined) throw new LaminaError('INTERNAL', 'This thread cannot read from registries');
+  if (typeof ofThread === 'function') ofThread = ofThread();
   return ofThread;
 }

@@ -1,0 +1,20 @@
+/** Verified bytes of one layer, however its index came to be. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { ChunkReader, type ChunkReaderOptions } from './reader.js';
+import { TocReader } from './toc-reader.js';
+
+export interface LayerReader {
+  /** Bytes since the reader was opened. */
+  readonly counters: { readonly verified: number; readonly filled: number };
+  /** Copies verified bytes into `into` where all of them are at hand; false where something has to be filled. */
+  readCached(position: number, length: number, into: Buffer, at: number): boolean;
+  /** The same, filling what is missing. Throws CHUNK_DIGEST_MISMATCH, BLOB_MISSING, REGISTRY_*, `NotAtHand`, IO. */
+  read(position: number, length: number, into: Buffer, at: number): void;
+  close(): void;
+}
+
+/** Throws STORE_CORRUPT, IO. */
+export function openLayerReader(options: ChunkReaderOptions): LayerReader {
+  return existsSync(join(options.directory, 'toc')) ? TocReader.open(options) : ChunkReader.open(options);
+}

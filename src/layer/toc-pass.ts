@@ -1,0 +1,54 @@
+/**
+ * Makes of a layer's table of contents what an indexing pass makes of the whole layer, without the layer: its tree, and where
+ * the chunks of its files are. Runs in an index thread.
+ */
+import { mkdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { encodeTree } from '../erofs/writer.js';
+import { openBlob, type BlobLocation } from '../source/blob.js';
+import type { LayerView } from '../source/image.js';
+import { parseToc } from '../source/toc/document.js';
+import type { TocPlace } from '../source/toc/place.js';
+import { readToc } from '../source/toc/read.js';
+import { seal } from '../store/sealed.js';
+import { publish, syncDirectory, writeDurably } from '../store/store.js';
+import { Notes } from '../tar/notes.js';
+import { encodeTocTable } from './toc-table.js';
+import { TreeBuilder } from './tree-builder.js';
+
+export interface TocJob {
+  readonly toc: TocPlace;
+  readonly blob: BlobLocation;
+  readonly view?: LayerView | undefined;
+  /** A fresh path on the store's file system. */
+  readonly temporary: string;
+  /** `layers/toc-sha256-BLOB[-VIEW]` of the store. */
+  readonly layerDirectory: string;
+}
+
+/** Throws MANIFEST_INVALID, BLOB_DIGEST_MISMATCH, COMPRESSION_*, TAR_*, what {@link TreeBuilder} throws, REGISTRY_*, DISK_FULL, IO. */
+export function indexToc({ toc, blob: location, view, temporary, layerDirectory }: TocJob): void {
+  const blob = openBlob(location);
+  try {
+    const { json, dataEnd, compression } = readToc(blob, toc);
+    const document = parseToc(json, dataEnd);
+    const { addressSpace } = document;
+    const tree = new TreeBuilder(new Notes(), view);
+    for (const entry of document.entries) tree.add(entry);
+    // Files lie in one piece each, so nothing is put into an appendix.
+    const { root } = tree.finish(addressSpace);
+    mkdirSync(temporary, { mode: 0o700 });
+    writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [addressSpace] })));
+    writeDurably(join(temporary, 'toc'), seal([padded(encodeTocTable(document, compression))]));
+    syncDirectory(temporary);
+    publish(temporary, layerDirectory);
+  } finally {
+    blob.close();
+    rmSync(temporary, { recursive: true, force: true });
+  }
+}
+
+/** What is sealed has whole blocks. */
+function padded(bytes: Buffer): Buffer {
+  return Buffer.concat([bytes, Buffer.alloc(-bytes.length & 511)]);
+}

@@ -1,0 +1,271 @@
+/**
+ * Verified bytes of a layer that is known by its table of contents alone. A chunk of the table is fetched and decompressed as a
+ * whole, and is only believed when it is what its digest says. Then it lies in `data`, and `digests` gets the SHA-256 of each
+ * 64 KiB of the address space that is there as a whole: with it that piece is checked alone, every time that it is read. A
+ * piece without a digest, or that does not match it, is filled again.
+ */
+import { closeSync, readSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { decodeFrom } from '../compress/index.js';
+import { createHasher, digestBytes, sha256 } from '../digest/index.js';
+import { LaminaError, errnoOf } from '../errors.js';
+import { openBlob, type RandomAccessBlob } from '../source/blob.js';
+import type { TocChunk } from '../source/toc/document.js';
+import { readSealed } from '../store/sealed.js';
+import { CHUNK } from './chunks.js';
+import type { LayerReader } from './layer-reader.js';
+import { openData, type ChunkReaderOptions } from './reader.js';
+import { TocTable } from './toc-table.js';
+
+const DIGEST = 32;
+const UNKNOWN = Buffer.alloc(DIGEST);
+const EMPTY = Buffer.alloc(0);
+/** Bytes of the blob between two parts that are fetched together all the same. */
+const GAP = 32 * 1024;
+/** Bytes of `data` looked at in one read. */
+const PIECE = 1024 * 1024;
+
+export class TocReader implements LayerReader {
+  readonly counters = { verified: 0, filled: 0 };
+  readonly #options: ChunkReaderOptions;
+  readonly #table: TocTable;
+  readonly #blob: RandomAccessBlob;
+  readonly #data: { readonly fd: number; readonly writable: boolean };
+  readonly #digests: { readonly fd: number; readonly writable: boolean };
+  readonly #scratch = Buffer.allocUnsafeSlow(CHUNK);
+  readonly #digest = Buffer.allocUnsafeSlow(DIGEST);
+  #piece: Buffer | undefined;
+  #got = '';
+
+  private constructor(options: ChunkReaderOptions, table: TocTable, blob: RandomAccessBlob) {
+    this.#options = options;
+    this.#table = table;
+    this.#blob = blob;
+    this.#data = openData(join(options.directory, 'data'));
+    this.#digests = openData(join(options.directory, 'digests'));
+  }
+
+  /** Throws STORE_CORRUPT, IO. */
+  static open(options: ChunkReaderOptions): TocReader {
+    const path = join(options.directory, 'toc');
+    return new TocReader(options, new TocTable(readSealed(path), path), openBlob(options.blob));
+  }
+
+  close(): void {
+    this.#blob.close();
+    closeSync(this.#data.fd);
+    closeSync(this.#digests.fd);
+  }
+
+  readCached(position: number, length: number, into: Buffer, at: number): boolean {
+    return this.#read(position, length, into, at, false);
+  }
+
+  read(position: number, length: number, into: Buffer, at: number): void {
+    this.#read(position, length, into, at, true);
+  }
+
+  #read(position: number, length: number, into: Buffer, at: number, fill: boolean): boolean {
+    const { addressSpace } = this.#table;
+    const end = Math.min(position + length, addressSpace);
+    into.fill(0, at + Math.max(end - position, 0), at + length);
+    for (let here = position; here < end;) {
+      const index = Math.floor(here / CHUNK);
+      const within = here - index * CHUNK;
+      const n = Math.min(CHUNK - within, end - here);
+      const size = Math.min(CHUNK, addressSpace - index * CHUNK);
+      if (!this.#part(index, size, { within, n, into, at: at + here - position }, fill ? end : undefined)) return false;
+      here += n;
+    }
+    return true;
+  }
+
+  /** Bytes `within` to `within + n` of a piece. `fillTo`: what is missing shall be filled; up to there will be read next. */
+  #part(
+    index: number,
+    size: number,
+    { within, n, into, at }: { within: number; n: number; into: Buffer; at: number },
+    fillTo: number | undefined,
+  ): boolean {
+    const { id, memory } = this.#options;
+    const remembered = memory.get(id, index);
+    if (remembered !== undefined) {
+      remembered.copy(into, at, within, within + n);
+      return true;
+    }
+    const whole = n === size;
+    const buffer = whole ? into.subarray(at, at + size) : this.#scratch.subarray(0, size);
+    const found = this.#find(index, buffer);
+    if (found !== 'right') {
+      if (fillTo === undefined) return false;
+      const got = this.#got;
+      this.#fill(index, buffer, Math.max(fillTo, index * CHUNK + size));
+      if (found === 'wrong') this.#options.onHeal?.(index * CHUNK, got);
+    }
+    if (whole) return true;
+    memory.put(id, index, buffer);
+    buffer.copy(into, at, within, within + n);
+    return true;
+  }
+
+  #find(index: number, buffer: Buffer): 'right' | 'wrong' | 'unknown' {
+    const known = readSync(this.#digests.fd, this.#digest, 0, DIGEST, index * DIGEST) === DIGEST;
+    if (!known || this.#digest.equals(UNKNOWN)) return 'unknown';
+    const n = readSync(this.#data.fd, buffer, 0, buffer.length, index * CHUNK);
+    buffer.fill(0, n);
+    this.counters.verified += buffer.length;
+    const got = sha256(buffer);
+    if (got.equals(this.#digest)) return 'right';
+    this.#got = `sha256:${got.toString('hex')}`;
+    return 'wrong';
+  }
+
+  /** Puts a piece together from the chunks of the table that it is made of. */
+  #fill(index: number, buffer: Buffer, end: number): void {
+    const start = index * CHUNK;
+    this.#need(start, end);
+    buffer.fill(0);
+    for (const chunk of this.#table.overlapping(start, start + buffer.length)) {
+      if (chunk.digest === undefined) continue;
+      const into = new Window(buffer, start);
+      if (!this.#keptChunk(chunk, chunk.digest, into)) this.#decodeChunk(chunk, chunk.digest, into);
+    }
+    this.#keepDigest(index, sha256(buffer));
+  }
+
+  /** All that reading up to `end` will take is asked for at once. */
+  #need(start: number, end: number): void {
+    const parts = [...this.#table.overlapping(start, end)].filter(({ digest }) => digest !== undefined);
+    parts.sort((a, b) => a.offset - b.offset);
+    for (let i = 0; i < parts.length;) {
+      const from = parts[i]!.offset;
+      let to = parts[i]!.end;
+      for (i++; i < parts.length && parts[i]!.offset <= to + GAP; i++) to = Math.max(to, parts[i]!.end);
+      this.#blob.need(from, to - from);
+    }
+  }
+
+  /** Whether `data` has the chunk; then it is in `into`. */
+  #keptChunk({ address, size }: TocChunk, wanted: Buffer, into: Window): boolean {
+    const hasher = createHasher();
+    const piece = (this.#piece ??= Buffer.allocUnsafeSlow(PIECE));
+    for (let done = 0; done < size;) {
+      const n = readSync(this.#data.fd, piece, 0, Math.min(PIECE, size - done), address + done);
+      if (n === 0) return false;
+      const bytes = piece.subarray(0, n);
+      // Most that are not there are holes, which a look at the beginning tells.
+      if (done === 0 && bytes.subarray(0, 64).equals(HOLE.subarray(0, Math.min(n, 64))) && n > 64) return false;
+      hasher.update(bytes);
+      into.put(address + done, bytes);
+      done += n;
+    }
+    this.counters.verified += size;
+    return digestBytes(hasher.digest()).equals(wanted);
+  }
+
+  /** From the blob, and once more from where that came, should it be wrong. */
+  #decodeChunk(chunk: TocChunk, wanted: Buffer, into: Window): void {
+    const { offset, end } = chunk;
+    let got = this.#decode(chunk, into);
+    if (!got.equals(wanted) && this.#blob.discard(offset, end - offset)) {
+      this.#blob.need(offset, end - offset);
+      got = this.#decode(chunk, into);
+    }
+    if (got.equals(wanted)) return;
+    const [want, have] = [`sha256:${wanted.toString('hex')}`, `sha256:${got.toString('hex')}`];
+    const { path } = this.#options.blob;
+    throw new LaminaError('CHUNK_DIGEST_MISMATCH', `Blob ${path} at byte ${offset}: wanted ${want}, got ${have}`, {
+      details: { path, offset, wanted: want, got: have },
+    });
+  }
+
+  /** The digest of what comes out. It is in `data` then; pieces that lie in the chunk as a whole get digests if it is right. */
+  #decode({ address, size, offset, inner, digest }: TocChunk, into: Window): Buffer {
+    const hasher = createHasher();
+    const pieces = new Pieces(address);
+    let at = -inner;
+    const start = { input: offset, output: 0, bits: 0, kind: 'member' as const, window: EMPTY };
+    try {
+      decodeFrom(this.#table.compression, start, this.#blob, inner + size, (output) => {
+        const bytes = Buffer.from(output.buffer, output.byteOffset, output.length).subarray(Math.max(-at, 0));
+        const from = Math.max(at, 0);
+        at += output.length;
+        if (bytes.length === 0) return;
+        const content = bytes.subarray(0, size - from);
+        hasher.update(content);
+        pieces.push(content);
+        into.put(address + from, content);
+        this.#write(this.#data, content, address + from);
+        this.counters.filled += content.length;
+      });
+    } catch (e) {
+      if (!(e instanceof LaminaError) || !e.code.startsWith('COMPRESSION_')) throw e;
+    }
+    const got = digestBytes(hasher.digest());
+    this.counters.verified += size;
+    if (digest !== undefined && got.equals(digest)) {
+      for (const [index, of] of pieces.digests) this.#keepDigest(index, of);
+    }
+    return got;
+  }
+
+  #keepDigest(index: number, digest: Buffer): void {
+    this.#write(this.#digests, digest, index * DIGEST);
+  }
+
+  /** A cache that cannot be written is slow, not broken. */
+  #write({ fd, writable }: { readonly fd: number; readonly writable: boolean }, bytes: Buffer, position: number): void {
+    if (!writable) return;
+    try {
+      for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
+    } catch (e) {
+      if (!['ENOSPC', 'EDQUOT', 'EROFS', 'EIO'].includes(errnoOf(e) ?? '')) throw e;
+    }
+  }
+}
+
+const HOLE = Buffer.alloc(64);
+
+/** A part of the address space that is wanted; of all bytes that come, its own are kept. */
+class Window {
+  readonly #buffer: Buffer;
+  readonly #start: number;
+
+  constructor(buffer: Buffer, start: number) {
+    this.#buffer = buffer;
+    this.#start = start;
+  }
+
+  put(address: number, bytes: Buffer): void {
+    const from = Math.max(this.#start - address, 0);
+    const to = Math.min(this.#start + this.#buffer.length - address, bytes.length);
+    if (from < to) bytes.copy(this.#buffer, address + from - this.#start, from, to);
+  }
+}
+
+/** The digests of the pieces of 64 KiB that lie in a run of the address space as a whole. */
+class Pieces {
+  readonly digests: [number, Buffer][] = [];
+  #at: number;
+  #hasher = createHasher();
+  #filled = 0;
+
+  constructor(start: number) {
+    this.#at = start;
+  }
+
+  push(bytes: Buffer): void {
+    for (let done = 0; done < bytes.length;) {
+      const border = (Math.floor(this.#at / CHUNK) + 1) * CHUNK;
+      const n = Math.min(border - this.#at, bytes.length - done);
+      this.#hasher.update(bytes.subarray(done, done + n));
+      this.#filled += n;
+      this.#at += n;
+      done += n;
+      if (this.#at < border) continue;
+      if (this.#filled === CHUNK) this.digests.push([border / CHUNK - 1, digestBytes(this.#hasher.digest())]);
+      this.#hasher = createHasher();
+      this.#filled = 0;
+    }
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * `toc`: the chunks of a layer that is known by its table of contents alone: where each is in the address space and in the
+ * blob, and its digest. Little-endian, sealed (src/store/sealed.ts):
+ *
+ *     0   magic "LAMTOC01"   8 u8 compression (1 gzip, 2 zstd)   16 u64 bytes of the address space   24 u32 chunks
+ *     32  chunks, 80 bytes each, by ascending addresses:
+ *         u64 address, u64 size, u64 offset and u64 end in the blob, u64 bytes of the member before the content,
+ *         u8 1 for zeros, 7 bytes zero, SHA-256
+ */
+import { LaminaError } from '../errors.js';
+import type { TocChunk, TocDocument } from '../source/toc/document.js';
+import type { Compression } from '../compress/types.js';
+
+const MAGIC = Buffer.from('LAMTOC01');
+const HEADER = 32;
+const RECORD = 80;
+const DIGEST_AT = 48;
+const DIGEST = 32;
+const compressions: readonly Compression[] = ['none', 'gzip', 'zstd'];
+
+export function encodeTocTable({ chunks, addressSpace }: TocDocument, compression: Compression): Buffer {
+  const bytes = Buffer.alloc(HEADER + chunks.length * RECORD);
+  MAGIC.copy(bytes);
+  bytes.writeUInt8(compressions.indexOf(compression), 8);
+  bytes.writeBigUInt64LE(BigInt(addressSpace), 16);
+  bytes.writeUInt32LE(chunks.length, 24);
+  chunks.forEach(({ address, size, offset, end, inner, digest }, i) => {
+    const at = HEADER + i * RECORD;
+    [address, size, offset, end, inner].forEach((n, k) => bytes.writeBigUInt64LE(BigInt(n), at + 8 * k));
+    if (digest === undefined) bytes.writeUInt8(1, at + 40);
+    else digest.copy(bytes, at + DIGEST_AT);
+  });
+  return bytes;
+}
+
+export class TocTable {
+  readonly compression: Compression;
+  /** Bytes. */
+  readonly addressSpace: number;
+  readonly count: number;
+  readonly #bytes: Buffer;
+
+  /** `bytes`: what was sealed, perhaps with padding behind. Throws STORE_CORRUPT. */
+  constructor(bytes: Buffer, path: string) {
+    const compression = bytes.length < HEADER ? undefined : compressions[bytes.readUInt8(8)];
+    const count = bytes.length < HEADER ? 0 : bytes.readUInt32LE(24);
+    if (compression === undefined || !bytes.subarray(0, 8).equals(MAGIC) || HEADER + count * RECORD > bytes.length) {
+      throw new LaminaError('STORE_CORRUPT', `Cannot use ${path}: it is no table of chunks`, { details: { path } });
+    }
+    this.#bytes = bytes;
+    this.compression = compression;
+    this.addressSpace = Number(bytes.readBigUInt64LE(16));
+    this.count = count;
+  }
+
+  chunk(index: number): TocChunk {
+    const at = HEADER + index * RECORD;
+    const number = (k: number): number => Number(this.#bytes.readBigUInt64LE(at + 8 * k));
+    const zeros = this.#bytes.readUInt8(at + 40) === 1;
+    const digest = zeros ? undefined : this.#bytes.subarray(at + DIGEST_AT, at + DIGEST_AT + DIGEST);
+    return { address: number(0), size: number(1), offset: number(2), end: number(3), inner: number(4), digest };
+  }
+
+  /** Chunks that have bytes in `start` to `end` of the address space. */
+  *overlapping(start: number, end: number): Generator<TocChunk> {
+    for (let i = this.#firstBehind(start); i < this.count; i++) {
+      const chunk = this.chunk(i);
+      if (chunk.address >= end) return;
+      yield chunk;
+    }
+  }
+
+  /** The first chunk that ends behind `address`. */
+  #firstBehind(address: number): number {
+    let low = 0;
+    for (let high = this.count; low < high;) {
+      const middle = (low + high) >>> 1;
+      const at = HEADER + middle * RECORD;
+      const end = Number(this.#bytes.readBigUInt64LE(at)) + Number(this.#bytes.readBigUInt64LE(at + 8));
+      if (end <= address) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}

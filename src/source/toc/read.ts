@@ -1,0 +1,94 @@
+/** A table of contents out of its blob, verified. Two reads for an eStargz (footer and table), one for zstd:chunked. */
+import { gunzipSync } from 'node:zlib';
+import { decodeFrom } from '../../compress/index.js';
+import type { Compression } from '../../compress/types.js';
+import { sha256 } from '../../digest/index.js';
+import { LaminaError } from '../../errors.js';
+import type { TarEntry } from '../../tar/entry.js';
+import { TarReader } from '../../tar/reader.js';
+import type { RandomAccessBlob } from '../blob.js';
+import { findFooter } from '../estargz.js';
+import { TOC_LIMIT } from './document.js';
+import type { TocPlace } from './place.js';
+
+export interface TocBytes {
+  readonly json: Buffer;
+  /** Byte of the blob where the last content ends. */
+  readonly dataEnd: number;
+  readonly compression: Compression;
+}
+
+const TOC_NAME = 'stargz.index.json';
+/** Of a skippable frame of zstd (RFC 8878). */
+const FRAME_HEADER = 8;
+
+/** Throws MANIFEST_INVALID, BLOB_DIGEST_MISMATCH, COMPRESSION_*, LIMIT_EXCEEDED, TAR_* and what reading the blob throws. */
+export function readToc(blob: RandomAccessBlob, place: TocPlace): TocBytes {
+  return place.format === 'estargz' ? readEstargz(blob, place) : readChunked(blob, place);
+}
+
+function readEstargz(blob: RandomAccessBlob, { digest }: TocPlace): TocBytes {
+  const footer = findFooter(blob);
+  if (footer === undefined) throw invalid('the blob has no footer that says where it is');
+  const { tocOffset, start } = footer;
+  if (tocOffset >= start) throw invalid('the footer names a place behind it');
+  const packed = readRange(blob, tocOffset, start - tocOffset);
+  let tar: Buffer;
+  try {
+    tar = gunzipSync(packed, { maxOutputLength: TOC_LIMIT });
+  } catch (e) {
+    throw invalid('it cannot be decompressed', e);
+  }
+  let found: TarEntry | undefined;
+  const reader = new TarReader((entry) => (found ??= entry));
+  reader.push(tar);
+  const run = found?.name === TOC_NAME ? found.data[0] : undefined;
+  if (run === undefined) throw invalid('it is not where the footer says');
+  const json = tar.subarray(run.position, run.position + run.length);
+  check(json, digest);
+  return { json, dataEnd: tocOffset, compression: 'gzip' };
+}
+
+function readChunked(blob: RandomAccessBlob, place: Extract<TocPlace, { format: 'zstd-chunked' }>): TocBytes {
+  const { offset, length, rawLength, digest } = place;
+  if (offset < FRAME_HEADER || offset + length > blob.size) throw invalid('it is said to be outside of the blob');
+  if (rawLength > TOC_LIMIT) throw new LaminaError('LIMIT_EXCEEDED', `It is said to have ${rawLength} bytes`);
+  const packed = readRange(blob, offset, length);
+  check(packed, digest);
+  const json = Buffer.alloc(rawLength);
+  const source = { size: length, read: (from: number, into: Uint8Array) => packed.copy(into, 0, from) };
+  const start = { input: 0, output: 0, bits: 0, kind: 'member' as const, window: Buffer.alloc(0) };
+  let done = 0;
+  decodeFrom('zstd', start, source, rawLength, (output) => {
+    json.set(output.subarray(0, rawLength - done), done);
+    done += output.length;
+  });
+  if (done !== rawLength) throw invalid('it has not the size that is said');
+  return { json, dataEnd: offset - FRAME_HEADER, compression: 'zstd' };
+}
+
+function readRange(blob: RandomAccessBlob, offset: number, length: number): Buffer {
+  if (length > TOC_LIMIT) throw new LaminaError('LIMIT_EXCEEDED', `The table of contents has ${length} bytes`);
+  blob.need(offset, length);
+  const bytes = Buffer.alloc(length);
+  for (let done = 0; done < length;) {
+    const n = blob.read(offset + done, bytes.subarray(done));
+    if (n === 0) throw invalid('the blob ends before it');
+    done += n;
+  }
+  return bytes;
+}
+
+function check(bytes: Buffer, wanted: string): void {
+  const got = `sha256:${sha256(bytes).toString('hex')}`;
+  if (got === wanted) return;
+  throw new LaminaError(
+    'BLOB_DIGEST_MISMATCH',
+    `The layer's table of contents does not match its digest (wanted ${wanted}, got ${got})`,
+    { details: { wanted, got } },
+  );
+}
+
+function invalid(why: string, cause?: unknown): LaminaError {
+  return new LaminaError('MANIFEST_INVALID', `The layer's table of contents cannot be used: ${why}`, { cause });
+}
