@@ -6,6 +6,7 @@ import { chmod, chown, mkdir, opendir, rm, rmdir, stat, statfs } from 'node:fs/p
 import { toLaminaError, errnoOf } from '../errors.js';
 import { bindMount } from '../native/mounts.js';
 import { mountErofs } from '../mount/kernel-mount.js';
+import { isLazy } from '../mount/layer-readers.js';
 import { mountAt, type MountInfo } from '../mount/mountinfo.js';
 import { mountOverlay } from '../mount/overlay.js';
 import { raiseReadAhead } from '../mount/read-ahead.js';
@@ -152,6 +153,7 @@ export class Attacher {
       target,
       flags: record.flags,
       idMap: record.idMap ?? undefined,
+      readAhead: !record.layers.some(isLazy),
     });
   }
 
@@ -170,7 +172,7 @@ export class Attacher {
       { kind: 'image', treePath: record.treePath, slots, idMap: record.idMap ?? undefined },
     );
     const device = mountAt(target)?.device;
-    if (device !== undefined) raiseReadAhead(device);
+    if (device !== undefined && !record.layers.some(isLazy)) raiseReadAhead(device);
   }
 }
 

@@ -7,7 +7,6 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Negotiated } from '../fuse/init.js';
 import { LaminaError, errnoOf } from '../errors.js';
 import { isDead, mountAt } from '../mount/mountinfo.js';
-import { raiseReadAhead } from '../mount/read-ahead.js';
 import { MNT_DETACH, UMOUNT_NOFOLLOW, umount2 } from '../native/mounts.js';
 import type { Connections } from './connections.js';
 import type { Logger } from './log.js';
@@ -166,8 +165,6 @@ export class BlobMount {
       throw e;
     }
     this.#current = key;
-    const device = mountAt(run.blobs)?.device;
-    if (device !== undefined) raiseReadAhead(device);
   }
 
   async #unmountIfUnused(force: boolean): Promise<void> {

@@ -167,6 +167,8 @@ async function main(): Promise<void> {
   }, TIDY_INTERVAL_MS).unref();
   process.on('SIGTERM', () => void stop(true).then(end));
   process.on('SIGINT', () => undefined);
+  // Whoever has used a registry will again; the thread takes a while to start.
+  if (store.hasReferences()) setImmediate(() => fetcher.start());
   log.info({ run: run.path, store: store.path, version: packageVersion(), restarts: held.restarts }, 'serving');
 }
 

@@ -156,7 +156,7 @@ function plainDigest({ blob, diffId }: Layer): Digest | undefined {
 }
 
 async function prepareLayers(image: Image, { store, onProgress, signal, fetcher }: PrepareOptions): Promise<Known[]> {
-  const indexer = new Indexer(fetcher === undefined ? undefined : () => fetcher.connect());
+  const indexer = new Indexer(fetcher);
   const cancel = new AbortController();
   const stop = (): void => cancel.abort(signal?.reason);
   signal?.addEventListener('abort', stop, { once: true });
@@ -213,7 +213,6 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
     return settled.flatMap((s) => (s.status === 'fulfilled' ? [s.value] : []));
   } finally {
     signal?.removeEventListener('abort', stop);
-    await indexer.close();
   }
 }
 

@@ -38,14 +38,23 @@ export interface IndexWorkerData {
   readonly fetch: MessagePort | undefined;
 }
 
-export class Indexer {
-  readonly #idle: Worker[] = [];
-  readonly #connect: (() => MessagePort) | undefined;
-  #closed = false;
+/** Milliseconds that a thread with nothing to do is kept for the next layer: to start one takes longer than many layers. */
+const IDLE_MS = 10_000;
 
-  /** `connect`: gives ports to the fetch thread, where blobs of registries may come. */
-  constructor(connect?: () => MessagePort) {
-    this.#connect = connect;
+/** Threads with nothing to do, by what gives them their ports. They do not keep the process alive. */
+const idle = new Map<PortSource | undefined, Set<Worker>>();
+
+/** Gives ports to the fetch thread. */
+interface PortSource {
+  connect(): MessagePort;
+}
+
+export class Indexer {
+  readonly #ports: PortSource | undefined;
+
+  /** `ports`: where blobs of registries may come. */
+  constructor(ports?: PortSource) {
+    this.#ports = ports;
   }
 
   /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
@@ -73,7 +82,7 @@ export class Indexer {
   }
 
   async #inThread(job: IndexJob | TocJob, { onProgress, signal }: IndexCallbacks): Promise<Answer & { op: 'indexed' }> {
-    const worker = this.#idle.pop() ?? this.#newWorker();
+    const worker = this.#takeIdle() ?? this.#newWorker();
     let answered = false;
     try {
       const answer = await runJob(worker, job, onProgress, signal);
@@ -82,23 +91,38 @@ export class Indexer {
       return answer;
     } finally {
       // One that has not answered is at work, or dead.
-      if (answered && !this.#closed) this.#idle.push(worker);
+      if (answered) this.#rest(worker);
       else await worker.terminate();
       rmSync(job.temporary, { recursive: true, force: true });
       rmSync(`${job.temporary}.map`, { force: true });
     }
   }
 
+  #takeIdle(): Worker | undefined {
+    const workers = idle.get(this.#ports);
+    const [worker] = workers ?? [];
+    if (worker === undefined) return undefined;
+    workers?.delete(worker);
+    worker.ref();
+    return worker;
+  }
+
+  #rest(worker: Worker): void {
+    let workers = idle.get(this.#ports);
+    if (workers === undefined) idle.set(this.#ports, (workers = new Set()));
+    workers.add(worker);
+    worker.unref();
+    const end = (): void => {
+      if (workers.delete(worker)) void worker.terminate();
+    };
+    setTimeout(end, IDLE_MS).unref();
+  }
+
   #newWorker(): Worker {
-    const fetch = this.#connect?.();
+    const fetch = this.#ports?.connect();
     const workerData: IndexWorkerData = { fetch };
     const transferList = fetch === undefined ? [] : [fetch];
     return new Worker(new URL('./index-worker.js', import.meta.url), { workerData, transferList });
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true;
-    await Promise.all(this.#idle.splice(0).map((worker) => worker.terminate()));
   }
 }
 

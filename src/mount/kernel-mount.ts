@@ -20,13 +20,15 @@ export interface KernelMount {
   readonly flags: readonly MountFlag[];
   /** The ids that are shown instead of the image's (EROFS: Linux >= 5.19). */
   readonly idMap: IdMap | undefined;
+  /** Whether much may be read ahead. */
+  readonly readAhead: boolean;
 }
 
 /** ENOTBLK, which Node does not know by name: the kernel makes no file-backed mount of a file on this file system. */
 const NO_FILE_BACKED_MOUNTS = 15;
 
 /** Set-user-ID and devices work, as in a container they must. Throws MOUNT_FAILED with what the kernel says. */
-export async function mountErofs({ treePath, devices, target, flags, idMap }: KernelMount): Promise<void> {
+export async function mountErofs({ treePath, devices, target, flags, idMap, readAhead }: KernelMount): Promise<void> {
   const before = erofsBdis();
   const userNamespace = idMap === undefined ? undefined : await openUserNamespace(idMap);
   try {
@@ -42,5 +44,5 @@ export async function mountErofs({ treePath, devices, target, flags, idMap }: Ke
   } finally {
     if (userNamespace !== undefined) closeSync(userNamespace);
   }
-  for (const bdi of erofsBdis()) if (!before.has(bdi)) raiseReadAhead(bdi);
+  if (readAhead) for (const bdi of erofsBdis()) if (!before.has(bdi)) raiseReadAhead(bdi);
 }

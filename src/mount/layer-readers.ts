@@ -17,12 +17,17 @@ export interface LayerSource {
   readonly diffId: Digest;
   /** `layers/sha256-..` of the store. */
   readonly directory: string;
-  /** `maps/sha256-..` of the store. */
+  /** `maps/sha256-..` of the store; "" for a layer that {@link isLazy}. */
   readonly mapPath: string;
   readonly blob: BlobLocation;
   /** Bytes: the uncompressed stream and what the index put behind it. */
   readonly addressSpace: number;
   readonly verify: VerifyMode;
+}
+
+/** Whether the layer is known by its table of contents alone: what is read of it has to be fetched first. */
+export function isLazy({ mapPath }: Pick<LayerSource, 'mapPath'>): boolean {
+  return mapPath === '';
 }
 
 export interface LayerReadersOptions {

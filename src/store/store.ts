@@ -86,6 +86,11 @@ export class Store {
     return join(this.path, 'refs', `${key}.json`);
   }
 
+  /** Whether images of registries were used here. */
+  hasReferences(): boolean {
+    return readdirSync(join(this.path, 'refs')).length > 0;
+  }
+
   /** A path that nobody else uses, on the store's file system. */
   temporary(): string {
     return join(this.path, 'tmp', `${processName()}-${randomBytes(8).toString('hex')}`);

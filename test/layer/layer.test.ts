@@ -54,7 +54,6 @@ function setup(t: Test): Setup {
   const directory = tempDir(t);
   const store = Store.open(join(directory, 'store'));
   const indexer = new Indexer();
-  t.teardown(() => indexer.close());
   let blobs = 0;
   const job: Setup['job'] = (blob, tar, said = {}) => {
     const path = join(directory, `blob-${++blobs}`);
@@ -382,7 +381,6 @@ t.test('a cancelled or killed indexing leaves nothing that is trusted later', as
   const abort = new AbortController();
   const running = indexer.index(j, { onProgress: () => abort.abort(new Error('enough')), signal: abort.signal });
   t.match(await codeOfRejection(running), /enough/);
-  await indexer.close();
   for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
 });
 

@@ -1,7 +1,5 @@
 import type { Command } from 'commander';
 import { LaminaError } from '../../errors.js';
-import { RegistryClient } from '../../source/registry/client.js';
-import { ConfiguredEndpoints } from '../../source/registry/configuration.js';
 import { FixedCredentials, type Credentials } from '../../source/registry/credentials.js';
 import { storeCredentials } from '../../source/registry/login.js';
 import { Secret } from '../../source/registry/secret.js';
@@ -45,6 +43,11 @@ async function login(context: Context, text: string, options: LoginOptions): Pro
   const { out, env } = context;
   const { host, key } = parseRegistryHost(text);
   const credentials = await credentialsFrom(options);
+  // Loading HTTP takes longer than most commands, which do without.
+  const [{ RegistryClient }, { ConfiguredEndpoints }] = await Promise.all([
+    import('../../source/registry/client.js'),
+    import('../../source/registry/configuration.js'),
+  ]);
   const client = new RegistryClient({
     host,
     credentials: new FixedCredentials(host, credentials),

@@ -4,7 +4,17 @@
  * verified by who reads it, and a block that turns out to be wrong, after a power failure say, is fetched again. So nothing
  * is synced, and several processes may write the same blob at once.
  */
-import { closeSync, constants, ftruncateSync, mkdirSync, openSync, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { dirname } from 'node:path';
 import { errnoOf, toLaminaError } from '../../errors.js';
 
@@ -59,6 +69,12 @@ export class BlockFile {
       if (errnoOf(e) === 'ENOENT') return undefined;
       throw toLaminaError(e, `Cannot open ${path}`);
     }
+  }
+
+  /** Whether it is still what has its name. */
+  isInPlace(): boolean {
+    const there = statSync(this.#path, { throwIfNoEntry: false });
+    return there !== undefined && there.ino === fstatSync(this.#fd).ino;
   }
 
   close(): void {

@@ -1,6 +1,7 @@
 /**
- * Brings one blob into the store: the parts that somebody waits for, each in a request of its own, and the whole of it from
- * the beginning on where somebody wants that. What is under way is not asked for twice. A transfer that is cut off goes on
+ * Brings one blob into the store: the parts that somebody waits for, each in a request of its own; what comes behind them,
+ * where they follow each other; and the whole of it from the beginning on where somebody wants that, or has come to read so
+ * much of it that the rest is sooner had than asked for piece by piece. What is under way is not asked for twice. A transfer that is cut off goes on
  * where it was, until `recoverMs` have passed without a byte.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -18,6 +19,12 @@ const PAUSE_MAX_MS = 5000;
 const PAUSE_MS = 200;
 /** What is less than this ahead of a transfer under way is waited for. */
 const AHEAD = 8 * 1024 * 1024;
+/** Bytes between two parts that are wanted one after the other, for them to count as following each other. */
+const STRIDE = 256 * 1024;
+/** Bytes that are fetched ahead of a reader: as many as it has read in order, up to this. */
+const AHEAD_MAX = 2 * 1024 * 1024;
+/** A blob of which this part has been wanted is fetched as a whole. */
+const MOST = 1 / 3;
 /** Bytes that are there already and still not worth ending a transfer for. */
 const GAP = 1024 * 1024;
 
@@ -53,6 +60,11 @@ export class Download {
   #streamers = 0;
   #streaming: Promise<void> | undefined;
   #cancel = new AbortController();
+  /** Where the part that was wanted last ends, and how many bytes were wanted in order up to there. */
+  #frontier = 0;
+  #inOrder = 0;
+  /** Bytes that were wanted and had to be fetched. */
+  #wanted = 0;
 
   constructor(options: DownloadOptions) {
     this.#options = options;
@@ -68,8 +80,23 @@ export class Download {
     if (this.#file.has(start, end)) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiters.add({ start, end, resolve, reject });
-      this.#cover(start, end);
+      this.#cover(start, end, this.#options.lanes.demand);
+      this.#lookAhead(start, end);
     });
+  }
+
+  #lookAhead(start: number, end: number): void {
+    const follows = start >= this.#frontier - STRIDE && start <= this.#frontier + STRIDE;
+    this.#inOrder = follows ? this.#inOrder + end - start : 0;
+    this.#frontier = end;
+    this.#wanted += end - start;
+    if (this.#wanted > this.#file.size * MOST && this.#streamers === 0) {
+      // Who waits for parts of it is told when it fails.
+      void this.stream(new AbortController().signal).catch(() => undefined);
+    } else if (this.#inOrder > STRIDE) {
+      const to = Math.min(end + Math.min(this.#inOrder, AHEAD_MAX), this.#file.size);
+      this.#cover(end, to, this.#options.lanes.ahead);
+    }
   }
 
   /** Resolves when all of it is in the store, or `signal` says that it is not wanted any more. Throws as {@link want} does. */
@@ -88,7 +115,7 @@ export class Download {
   }
 
   /** Starts transfers of what is not there and does not come soon. */
-  #cover(start: number, end: number): void {
+  #cover(start: number, end: number, lane: Lane): void {
     for (let run = this.#file.missing(start, end); run !== undefined; run = this.#file.missing(run.end, end)) {
       for (let at = run.start; at < run.end;) {
         const coming = [...this.#flights].find((f) => f.at <= at && at < f.end && at - f.at < AHEAD);
@@ -97,7 +124,7 @@ export class Download {
           continue;
         }
         const next = Math.min(run.end, ...[...this.#flights].map((f) => f.at).filter((begin) => begin > at));
-        void this.#fly({ at, end: next }, this.#options.lanes.demand, undefined);
+        void this.#fly({ at, end: next }, lane, undefined);
         at = next;
       }
     }
@@ -134,7 +161,7 @@ export class Download {
     const given = isGiven(signal);
     for (const waiter of [...this.#waiters]) {
       if (this.#settle(waiter) || waiter.end <= flight.at || waiter.start >= flight.end) continue;
-      if (failure === undefined || given) this.#cover(waiter.start, waiter.end);
+      if (failure === undefined || given) this.#cover(waiter.start, waiter.end, this.#options.lanes.demand);
       else this.#fail(waiter, failure);
     }
     return failure;

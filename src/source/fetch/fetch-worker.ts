@@ -18,8 +18,9 @@ export interface FetchWorkerData {
   readonly fetched: SharedArrayBuffer;
 }
 
-/** Transfers from one registry at once: of what somebody waits for, and of whole blobs. */
+/** Transfers from one registry at once: of what somebody waits for, of what will be wanted next, and of whole blobs. */
 const DEMAND = 16;
+const AHEAD = 4;
 const STREAMS = 4;
 
 const { userAgent, fetched } = workerData as FetchWorkerData;
@@ -29,11 +30,23 @@ const lanes = new Map<string, Lanes>();
 const typed = new Map<string, Record<string, string>>();
 const clients = new Map<string, RegistryClient>();
 /** By their paths in the store. */
-const downloads = new Map<string, { download: Download; file: BlockFile; access: RegistryAccess }>();
+const downloads = new Map<string, KnownBlob>();
+
+interface KnownBlob {
+  readonly download: Download;
+  readonly file: BlockFile;
+  access: RegistryAccess;
+  /** Milliseconds since 1970. */
+  used: number;
+}
+
+/** Milliseconds that what is known of a blob's readers is kept, and its file open. */
+const IDLE_MS = 10_000;
 
 function lanesOf(host: string): Lanes {
   let ofHost = lanes.get(host);
-  if (ofHost === undefined) lanes.set(host, (ofHost = { demand: new Lane(DEMAND), stream: new Lane(STREAMS) }));
+  if (ofHost === undefined)
+    lanes.set(host, (ofHost = { demand: new Lane(DEMAND), ahead: new Lane(AHEAD), stream: new Lane(STREAMS) }));
   return ofHost;
 }
 
@@ -57,7 +70,9 @@ function clientFor(access: RegistryAccess): RegistryClient | undefined {
 
 function downloadOf(spec: RemoteBlobSpec): Download {
   const known = downloads.get(spec.path);
-  if (known !== undefined) {
+  // Somebody may have cleared the store.
+  if (known?.file.isInPlace() === true) {
+    known.used = Date.now();
     // The latest image that has the blob is known to be somewhere.
     if (spec.access.offline !== true) known.access = spec.access;
     return known.download;
@@ -71,14 +86,15 @@ function downloadOf(spec: RemoteBlobSpec): Download {
     client: () => clientFor(downloads.get(spec.path)?.access ?? spec.access),
     onBytes: (bytes) => void Atomics.add(counter, 0, BigInt(bytes)),
   });
-  downloads.set(spec.path, { download, file, access: spec.access });
+  if (known?.download.idle === true) known.file.close();
+  downloads.set(spec.path, { download, file, access: spec.access, used: Date.now() });
   return download;
 }
 
 /** Files of blobs that nobody fetches are not kept open. */
 function closeIdle(): void {
-  for (const [path, { download, file }] of downloads) {
-    if (!download.idle) continue;
+  for (const [path, { download, file, used }] of downloads) {
+    if (!download.idle || Date.now() - used < IDLE_MS) continue;
     file.close();
     downloads.delete(path);
   }
@@ -111,7 +127,6 @@ class Client {
     } catch (e) {
       answer = { id, error: toLaminaError(e).toJSON() };
     }
-    closeIdle();
     if (done === undefined || answer.error !== undefined) this.#port.postMessage(answer);
     if (done === undefined) return;
     Atomics.store(done, 0, answer.error === undefined ? DONE : FAILED);
@@ -178,6 +193,8 @@ async function readDocument(
   }
   return Buffer.concat(parts);
 }
+
+setInterval(closeIdle, IDLE_MS).unref();
 
 parentPort?.on('message', (message: ToFetchThread) => {
   if (message.op === 'connect') new Client(message.port);

@@ -20,8 +20,9 @@ export class Lane {
   }
 }
 
-/** Of what somebody waits for, and of whole blobs. */
+/** Of what somebody waits for, of what somebody will want next, and of whole blobs. */
 export interface Lanes {
   readonly demand: Lane;
+  readonly ahead: Lane;
   readonly stream: Lane;
 }

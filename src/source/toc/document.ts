@@ -4,7 +4,10 @@
  *
  * They name no places in the uncompressed stream. So a layer that is known by its table has an address space of its own:
  *
- *     file 1, padded to 512 | file 2, padded to 512 | ..        in the order of the table
+ *     file, padded to 512 | file, padded to 512 | ..      in the order of the table
+ *
+ * What is read is verified in pieces of 64 KiB, so files that are larger begin and end on the border of one: nobody who reads
+ * a small file has to have a large one decompressed that shares a piece with it.
  */
 import { LaminaError } from '../../errors.js';
 import type { entryTypes } from '../../tar/entry.js';
@@ -48,6 +51,13 @@ const typeNames: Readonly<Record<string, EntryType>> = {
   fifo: 'fifo',
 } satisfies Record<string, (typeof entryTypes)[number]>;
 
+/** Bytes: see `CHUNK` of src/layer/chunks.ts. */
+const PIECE = 65536;
+
+function roundUp(bytes: number, unit: number): number {
+  return Math.ceil(bytes / unit) * unit;
+}
+
 type Raw = Readonly<Record<string, unknown>>;
 
 /** `dataEnd`: byte of the blob where the last content ends. Throws MANIFEST_INVALID, LIMIT_EXCEEDED. */
@@ -57,10 +67,15 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
   const entries: TarEntry[] = [];
   const chunks: TocChunk[] = [];
   let address = 0;
+  let end = 0;
+  let afterLarge = false;
   for (let i = 0; i < raw.length;) {
     const entry = raw[i++]!;
     const first = i;
     while (raw[i]?.['type'] === 'chunk') i++;
+    const size = naturalOf(entry, 'size');
+    address = roundUp(end, afterLarge || size >= PIECE ? PIECE : BLOCK);
+    if (!Number.isSafeInteger(address + size)) throw invalid('its files have too many bytes');
     const parsed = parseEntry(entry, entries.length + 1, address);
     entries.push(parsed);
     if (parsed.type !== 'file') {
@@ -69,10 +84,10 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
     }
     if (parsed.size === 0) continue;
     addChunks(chunks, [entry, ...raw.slice(first, i)], parsed.size, address, starts);
-    address = Math.ceil((address + parsed.size) / BLOCK) * BLOCK;
-    if (!Number.isSafeInteger(address)) throw invalid('its files have too many bytes');
+    end = address + parsed.size;
+    afterLarge = parsed.size >= PIECE;
   }
-  return { entries, chunks, addressSpace: address };
+  return { entries, chunks, addressSpace: roundUp(end, BLOCK) };
 }
 
 function rawEntries(json: Buffer): Raw[] {
