@@ -19,6 +19,7 @@ import { registerLs } from './commands/ls.js';
 import { registerMount } from './commands/mount.js';
 import { registerMounts } from './commands/mounts.js';
 import { registerRun } from './commands/run.js';
+import { registerStatus } from './commands/status.js';
 import { registerStat } from './commands/stat.js';
 import { registerTree } from './commands/tree.js';
 import { registerUmount } from './commands/umount.js';
@@ -26,7 +27,7 @@ import { registerVerify } from './commands/verify.js';
 import { registerVersion } from './commands/version.js';
 
 const groups: readonly (readonly [string, readonly ((program: Command, cli: Cli) => void)[]])[] = [
-  ['Mounting:', [registerMount, registerUmount, registerMounts]],
+  ['Mounting:', [registerMount, registerUmount, registerMounts, registerStatus]],
   [
     'Looking into images:',
     [

@@ -3,7 +3,7 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LaminaError, errnoOf, toLaminaError, type SerializedError } from '../errors.js';
 import { lockOwner } from './lock.js';
-import type { DaemonStatus, MountEvent, MountRequestInput, MountStatus } from './protocol.js';
+import type { DaemonStatus, MountContent, MountEvent, MountRequestInput, MountStatus } from './protocol.js';
 import { RunDir } from './run-dir.js';
 
 interface Call {
@@ -51,6 +51,10 @@ export class DaemonClient {
 
   status(): Promise<DaemonStatus> {
     return this.#json<DaemonStatus>({ method: 'GET', path: '/v1/status' });
+  }
+
+  contents(): Promise<MountContent[]> {
+    return this.#json<MountContent[]>({ method: 'GET', path: '/v1/contents' });
   }
 
   mounts(): Promise<MountStatus[]> {

@@ -8,6 +8,7 @@ import {
   mountRequest,
   stopRequest,
   type DaemonStatus,
+  type MountContent,
   type MountEvent,
   type MountRequest,
   type MountStatus,
@@ -16,6 +17,7 @@ import {
 export interface Handlers {
   readonly status: () => Promise<DaemonStatus>;
   readonly mounts: () => Promise<MountStatus[]>;
+  readonly contents: () => Promise<MountContent[]>;
   readonly mount: (
     request: MountRequest,
     onEvent: (event: MountEvent) => void,
@@ -84,6 +86,8 @@ export class Control {
         return sendJson(response, 200, await this.#handlers.status());
       case 'GET /v1/mounts':
         return sendJson(response, 200, await this.#handlers.mounts());
+      case 'GET /v1/contents':
+        return sendJson(response, 200, await this.#handlers.contents());
       case 'POST /v1/mounts':
         return this.#mount(parse(mountRequest, await readJson(request)), response);
       case 'DELETE /v1/mounts': {

@@ -17,17 +17,19 @@ import { resolveImage } from '../source/index.js';
 import { parseReference } from '../source/reference.js';
 import type { Store } from '../store/store.js';
 import { Attacher, isVisible } from './attach.js';
+import { Background } from './background.js';
 import type { BlobMount } from './blob-mount.js';
 import type { Broker } from './broker.js';
 import type { Connections } from './connections.js';
 import type { Logger } from './log.js';
+import { contentOf } from './mount-content.js';
 import { newRecord, statusOf } from './mount-record.js';
 import { checkMountpoint, realMountpoint, refuseIfUsed } from './mountpoint.js';
 import { checkUpper, overlayPlace } from './overlay-place.js';
 import type { NativeServers } from './native-servers.js';
 import { checkOutside } from './own-mounts.js';
 import { findSubdir } from './subdir.js';
-import type { MountEvent, MountRequest, MountStatus } from './protocol.js';
+import type { MountContent, MountEvent, MountRequest, MountStatus } from './protocol.js';
 import { allowedRequest } from './rootless.js';
 import type { MountRecord, Records } from './records.js';
 import { registrySource } from './registry-source.js';
@@ -66,16 +68,19 @@ export class MountTable {
   /** By id: recorded and known to the kernel, perhaps, but not yet to be seen. */
   readonly #making = new Map<string, MountRecord>();
   readonly #pending = new Map<Promise<unknown>, AbortController>();
+  readonly #background: Background;
   #stopping = false;
 
   constructor(options: MountTableOptions) {
     this.#options = options;
+    this.#background = new Background(options.fetcher, options.log);
     this.#attacher = new Attacher(options);
   }
 
   /** Takes over a mount that an earlier server has made. */
   adopt(record: MountRecord): void {
     this.#mounts.set(record.id, record);
+    this.#changed();
   }
 
   /** Slots that mounts need. */
@@ -88,6 +93,15 @@ export class MountTable {
   async list(): Promise<MountStatus[]> {
     await this.tidy();
     return this.#visible().map((record) => this.#status(record));
+  }
+
+  async contents(): Promise<MountContent[]> {
+    await this.tidy();
+    const records = this.#visible();
+    const paths = [...new Set(records.flatMap(({ layers }) => layers.map(({ blob }) => blob.path)))];
+    const counts = await this.#options.fetcher.needed(paths);
+    const needed = new Map(paths.map((path, i) => [path, counts[i] ?? 0]));
+    return records.map((record) => contentOf(record, needed));
   }
 
   /**
@@ -264,6 +278,7 @@ export class MountTable {
       const made = this.#making.get(id) ?? record;
       this.#making.delete(id);
       this.#mounts.set(id, made);
+      this.#changed();
       return made;
     } catch (e) {
       const again = mayFallBack && record.engine === 'kernel' && !signal.aborted;
@@ -328,11 +343,16 @@ export class MountTable {
     this.#mounts.delete(record.id);
     this.#making.delete(record.id);
     this.#options.records.remove(record.id);
+    this.#changed();
     const { blobs, restLayers, slots } = this.#options;
     const used = this.slotsInUse();
     restLayers(record.layers.map(({ slot }) => slot).filter((slot) => !used.has(slot)));
     // What the kernel engine has mounted in another namespace is in no record: it asks for slots while blobfs lives.
     if (!blobs.alive) slots.retain(used);
+  }
+
+  #changed(): void {
+    this.#background.update([...this.#mounts.values()].flatMap(({ layers }) => layers));
   }
 
   #status(record: MountRecord): MountStatus {

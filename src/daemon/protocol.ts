@@ -3,6 +3,7 @@
  *
  *     GET    /v1/status             DaemonStatus
  *     GET    /v1/mounts             MountStatus[]
+ *     GET    /v1/contents           MountContent[]
  *     POST   /v1/mounts             MountRequest -> MountEvent lines (NDJSON), the last one "mounted" or "error"
  *     DELETE /v1/mounts?target=T&lazy=1   MountStatus[]: what was unmounted; T is a mountpoint, an id, a reference or "*"
  *     POST   /v1/stop               StopRequest -> {}: unmounts everything, answers, then the daemon ends
@@ -83,6 +84,35 @@ export interface MountStatus {
   readonly created: number;
   /** Bytes since the server started, over all mounts that share a layer. */
   readonly bytes: { readonly served: number; readonly verified: number; readonly filled: number };
+}
+
+/** What of a mount's layers is here, base first. */
+export interface MountContent {
+  readonly id: string;
+  readonly mountpoint: string;
+  readonly reference: string;
+  readonly layers: readonly LayerContent[];
+}
+
+export interface LayerContent {
+  readonly diffId: string;
+  /** Of a registry's. */
+  readonly digest: string | null;
+  /** "local": nothing has to be fetched. */
+  readonly source: 'local' | 'registry';
+  /** By its tar, all of which was read, or by the table of contents that it brings. */
+  readonly index: 'tar' | 'toc';
+  /**
+   * What the bytes that are read are checked against: digests that we made when we hashed the whole layer, or those of its
+   * table of contents, which the manifest binds by a digest.
+   */
+  readonly verified: 'layer digest' | 'table of contents';
+  /** Bytes of the blob: that are here, that reads have waited for since the daemon used it first, and all. */
+  readonly fetched: number;
+  readonly needed: number;
+  readonly size: number;
+  /** Uncompressed bytes in the cache. */
+  readonly cached: number;
 }
 
 export interface DaemonStatus {

@@ -150,6 +150,7 @@ async function main(): Promise<void> {
     {
       status,
       mounts: () => table.list(),
+      contents: () => table.contents(),
       mount: (request, onEvent, signal) => table.mount(request, onEvent, signal),
       unmount: (target, lazy) => table.unmount(target, lazy),
       stop,

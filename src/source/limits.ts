@@ -25,6 +25,17 @@ export function fetchTimeout(): number {
   throw new LaminaError('USAGE', `LAMINA_FETCH_TIMEOUT is not a number of seconds: ${JSON.stringify(text)}`);
 }
 
+/**
+ * Bytes a second at which layers are completed that nobody reads; LAMINA_BACKGROUND_RATE sets it, 0 for not at all. Without it
+ * as fast as they come. Throws USAGE.
+ */
+export function backgroundRate(): number {
+  const text = process.env['LAMINA_BACKGROUND_RATE'];
+  const rate = text === undefined || text === '' ? Infinity : Number(text);
+  if (rate >= 0) return rate;
+  throw new LaminaError('USAGE', `LAMINA_BACKGROUND_RATE is not a number of bytes: ${JSON.stringify(text)}`);
+}
+
 export function overLimit(limit: number): LaminaError {
   return new LaminaError('LIMIT_EXCEEDED', `The layer has more than ${limit} bytes uncompressed`, {
     details: { limit },

@@ -19,6 +19,8 @@ export interface Fault {
   readonly stallAfter?: number;
   /** This byte of the body is another. */
   readonly flipAt?: number;
+  /** Every byte of the body is another. */
+  readonly garble?: boolean;
   /** The range header does not reach the registry. */
   readonly ignoreRange?: boolean;
   /** The answer's range begins so many bytes further on than what was asked for. */
@@ -114,7 +116,7 @@ export async function startFaultProxy(t: Test, upstream: string): Promise<FaultP
 async function sendBody(
   answer: IncomingMessage,
   outgoing: ServerResponse,
-  { cutAfter, stallAfter, flipAt, bytesPerSecond }: Fault,
+  { cutAfter, stallAfter, flipAt, garble, bytesPerSecond }: Fault,
   onBytes: (bytes: number) => void,
 ): Promise<void> {
   let at = 0;
@@ -124,6 +126,7 @@ async function sendBody(
       bytes = Buffer.from(bytes);
       bytes[flipAt - at] = (bytes[flipAt - at] ?? 0) ^ 1;
     }
+    if (garble === true) bytes = bytes.map((byte) => byte ^ 1) as Buffer;
     const end = Math.min(cutAfter ?? Infinity, stallAfter ?? Infinity);
     const last = at + bytes.length >= end;
     if (last) bytes = bytes.subarray(0, end - at);

@@ -25,6 +25,11 @@ const STRIDE = 256 * 1024;
 const AHEAD_MAX = 2 * 1024 * 1024;
 /** A blob of which this part has been wanted is fetched as a whole. */
 const MOST = 1 / 3;
+/** Milliseconds after a read that had to wait in which nothing is fetched that nobody waits for. */
+const QUIET_MS = 3000;
+const LOOK_MS = 500;
+/** Milliseconds until a registry that does not answer is asked again for what nobody waits for. */
+const LATER_MS = 30_000;
 /** Bytes that are there already and still not worth ending a transfer for. */
 const GAP = 1024 * 1024;
 
@@ -59,12 +64,15 @@ export class Download {
   /** Those who want all of it. */
   #streamers = 0;
   #streaming: Promise<void> | undefined;
+  /** Those who want it to be completed when there is time. */
+  #completers = 0;
   #cancel = new AbortController();
   /** Where the part that was wanted last ends, and how many bytes were wanted in order up to there. */
   #frontier = 0;
   #inOrder = 0;
-  /** Bytes that were wanted and had to be fetched. */
+  /** Bytes that were wanted and had to be fetched, and when that was last. */
   #wanted = 0;
+  #wantedAt = performance.now();
 
   constructor(options: DownloadOptions) {
     this.#options = options;
@@ -72,7 +80,11 @@ export class Download {
   }
 
   get idle(): boolean {
-    return this.#flights.size === 0 && this.#waiters.size === 0 && this.#streamers === 0;
+    return this.#flights.size === 0 && this.#waiters.size === 0 && this.#streamers === 0 && this.#completers === 0;
+  }
+
+  has(start: number, end: number): boolean {
+    return this.#file.has(start, end);
   }
 
   /** Resolves when the bytes are in the store. Throws REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH, DISK_FULL, IO. */
@@ -86,6 +98,7 @@ export class Download {
   }
 
   #lookAhead(start: number, end: number): void {
+    this.#wantedAt = performance.now();
     const follows = start >= this.#frontier - STRIDE && start <= this.#frontier + STRIDE;
     this.#inOrder = follows ? this.#inOrder + end - start : 0;
     this.#frontier = end;
@@ -111,6 +124,44 @@ export class Download {
         this.#cancel.abort();
         this.#cancel = new AbortController();
       }
+    }
+  }
+
+  /** Bytes that somebody has waited for. */
+  get needed(): number {
+    return this.#wanted;
+  }
+
+  /**
+   * Brings what is missing, piece by piece, when nobody has waited for anything for a while: `rate` bytes a second at most, or
+   * as many as come. Throws what is no passing failure.
+   */
+  async complete(rate: number, signal: AbortSignal): Promise<void> {
+    this.#completers++;
+    try {
+      await this.#complete(rate, signal);
+    } finally {
+      this.#completers--;
+    }
+  }
+
+  async #complete(rate: number, signal: AbortSignal): Promise<void> {
+    const { size } = this.#file;
+    for (let at = 0; !signal.aborted;) {
+      const missing = this.#file.missing(at, size) ?? this.#file.missing(0, size);
+      if (missing === undefined) return;
+      if (this.#waiters.size > 0 || this.#flights.size > 0 || performance.now() - this.#wantedAt < QUIET_MS) {
+        await sleep(LOOK_MS);
+        continue;
+      }
+      const end = Math.min(missing.end, missing.start + AHEAD_MAX);
+      const began = performance.now();
+      const failure = await this.#fly({ at: missing.start, end }, this.#options.lanes.background, signal);
+      if (isGiven(signal)) return;
+      if (failure !== undefined && !isTransient(failure)) throw failure;
+      const took = performance.now() - began;
+      await sleep(failure === undefined ? Math.max((1000 * (end - missing.start)) / rate - took, 0) : LATER_MS);
+      at = end;
     }
   }
 
@@ -282,7 +333,7 @@ function cutOff({ digest }: RemoteBlobSpec, host: string): LaminaError {
   });
 }
 
-function offline({ digest, access }: RemoteBlobSpec): LaminaError {
+export function offline({ digest, access }: RemoteBlobSpec): LaminaError {
   const message = `${digest} of ${access.host}/${access.repository} is not in the store as a whole`;
   return new LaminaError('BLOB_MISSING', `${message}, and the registry must not be asked (--offline)`, {
     hint: 'Mount it once without --offline.',

@@ -1,14 +1,16 @@
 /** The fetch thread: everything that is asked of registries, for all threads of the process. */
+import { setImmediate } from 'node:timers/promises';
 import { workerData, parentPort, type MessagePort } from 'node:worker_threads';
+import { createHasher, type Digest } from '../../digest/index.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
-import { fetchTimeout } from '../limits.js';
+import { backgroundRate, fetchTimeout } from '../limits.js';
 import { FileCredentials } from '../registry/auth-file.js';
 import { RegistryClient } from '../registry/client.js';
 import { ConfiguredEndpoints } from '../registry/configuration.js';
 import { FixedCredentials, decodeCredentials, type CredentialSource } from '../registry/credentials.js';
 import type { RegistryAccess } from './access.js';
 import { BlockFile } from './block-file.js';
-import { Download } from './download.js';
+import { Download, offline } from './download.js';
 import { Lane, type Lanes } from './lanes.js';
 import { DONE, FAILED, type FromFetcher, type RemoteBlobSpec, type ToFetcher, type ToFetchThread } from './protocol.js';
 
@@ -46,7 +48,15 @@ const IDLE_MS = 10_000;
 function lanesOf(host: string): Lanes {
   let ofHost = lanes.get(host);
   if (ofHost === undefined)
-    lanes.set(host, (ofHost = { demand: new Lane(DEMAND), ahead: new Lane(AHEAD), stream: new Lane(STREAMS) }));
+    lanes.set(
+      host,
+      (ofHost = {
+        demand: new Lane(DEMAND),
+        ahead: new Lane(AHEAD),
+        stream: new Lane(STREAMS),
+        background: new Lane(1),
+      }),
+    );
   return ofHost;
 }
 
@@ -136,15 +146,20 @@ class Client {
   async #handle(request: Exclude<ToFetcher, { op: 'unstream' }>): Promise<Answer> {
     switch (request.op) {
       case 'want':
-        await downloadOf(request.blob).want(request.start, request.end);
+        await want(request.blob, request.start, request.end);
         return {};
       case 'discard':
         downloadOf(request.blob);
         downloads.get(request.blob.path)?.file.unmark(request.start, request.end);
         return {};
       case 'stream':
-        await this.#stream(request.id, request.blob);
+        await this.#until(request.id, (signal) => downloadOf(request.blob).stream(signal));
         return {};
+      case 'complete':
+        await this.#until(request.id, (signal) => complete(request.blob, signal));
+        return {};
+      case 'needed':
+        return { needed: request.paths.map((path) => downloads.get(path)?.download.needed ?? 0) };
       case 'manifest': {
         const { access, reference } = request;
         return await reachable(access).manifest(access.repository, reference);
@@ -156,15 +171,54 @@ class Client {
     }
   }
 
-  async #stream(id: number, blob: RemoteBlobSpec): Promise<void> {
+  async #until(id: number, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
     const controller = new AbortController();
     this.#streams.set(id, controller);
     try {
-      await downloadOf(blob).stream(controller.signal);
+      await work(controller.signal);
     } finally {
       this.#streams.delete(id);
     }
   }
+}
+
+async function want(blob: RemoteBlobSpec, start: number, end: number): Promise<void> {
+  const download = downloadOf(blob);
+  // Another mount may have the same blob and ask for it.
+  if (blob.access.offline === true && !download.has(start, end)) throw offline(blob);
+  await download.want(start, end);
+}
+
+async function complete(blob: RemoteBlobSpec, signal: AbortSignal): Promise<void> {
+  const rate = backgroundRate();
+  if (rate === 0) return new Promise((resolve) => signal.addEventListener('abort', () => resolve()));
+  await downloadOf(blob).complete(rate, signal);
+  if (signal.aborted) return;
+  const got = await digestOfFile(blob);
+  if (got === blob.digest) return;
+  downloads.get(blob.path)?.file.unmark(0, blob.size);
+  throw new LaminaError(
+    'BLOB_DIGEST_MISMATCH',
+    `The blob does not match its digest (wanted ${blob.digest}, got ${got})`,
+    {
+      details: { wanted: blob.digest, got },
+    },
+  );
+}
+
+const PIECE = 1024 * 1024;
+
+async function digestOfFile({ path, size, digest }: RemoteBlobSpec): Promise<Digest> {
+  const hasher = createHasher(digest);
+  const file = BlockFile.open(path, size);
+  const piece = Buffer.allocUnsafe(PIECE);
+  for (let at = 0; at < size; at += PIECE) {
+    hasher.update(piece.subarray(0, file?.read(at, piece)));
+    // Others are waiting, perhaps.
+    await setImmediate();
+  }
+  file?.close();
+  return hasher.digest();
 }
 
 function reachable(access: RegistryAccess): RegistryClient {
@@ -173,12 +227,7 @@ function reachable(access: RegistryAccess): RegistryClient {
   throw new LaminaError('INTERNAL', 'A registry is asked although that is forbidden');
 }
 
-async function readDocument(
-  access: RegistryAccess,
-  digest: FromFetcher['digest'] & string,
-  limit: number,
-  what: string,
-): Promise<Buffer> {
+async function readDocument(access: RegistryAccess, digest: Digest, limit: number, what: string): Promise<Buffer> {
   const answer = await reachable(access).blob(access.repository, digest);
   const parts: Uint8Array[] = [];
   let length = 0;

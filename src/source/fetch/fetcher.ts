@@ -89,12 +89,30 @@ export class Fetcher {
 
   /** Brings all of a blob into the store, from its beginning on, until `signal` says to leave it. Throws what fetching throws. */
   async stream(blob: RemoteBlobSpec, signal: AbortSignal): Promise<void> {
+    await this.#untilGiven('stream', blob, signal);
+  }
+
+  /**
+   * The same when nobody waits for anything, and verifies the whole of it in the end. Throws what fetching throws, and
+   * BLOB_DIGEST_MISMATCH.
+   */
+  async complete(blob: RemoteBlobSpec, signal: AbortSignal): Promise<void> {
+    await this.#untilGiven('complete', blob, signal);
+  }
+
+  /** Bytes that somebody has waited for, of each blob by its path in the store, since it was first used. */
+  async needed(paths: readonly string[]): Promise<readonly number[]> {
+    if (this.#worker === undefined) return paths.map(() => 0);
+    return (await this.#ask({ op: 'needed', paths })).needed ?? [];
+  }
+
+  async #untilGiven(op: 'stream' | 'complete', blob: RemoteBlobSpec, signal: AbortSignal): Promise<void> {
     if (signal.aborted) return;
     const id = ++this.#ids;
     const stop = (): void => this.#port?.postMessage({ op: 'unstream', id } satisfies ToFetcher);
     signal.addEventListener('abort', stop, { once: true });
     try {
-      await this.#ask({ op: 'stream', blob }, id);
+      await this.#ask({ op, blob }, id);
     } finally {
       signal.removeEventListener('abort', stop);
     }

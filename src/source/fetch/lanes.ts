@@ -25,4 +25,6 @@ export interface Lanes {
   readonly demand: Lane;
   readonly ahead: Lane;
   readonly stream: Lane;
+  /** Of what nobody has wanted yet. */
+  readonly background: Lane;
 }

@@ -27,6 +27,10 @@ export type ToFetcher =
   /** All of it shall be, from the beginning on; asked for from the main thread, which may say `unstream` of the same id. */
   | { readonly op: 'stream'; readonly id: number; readonly blob: RemoteBlobSpec }
   | { readonly op: 'unstream'; readonly id: number }
+  /** The same, when nobody waits for anything; then the whole of it is verified. It ends with `unstream`, too. */
+  | { readonly op: 'complete'; readonly id: number; readonly blob: RemoteBlobSpec }
+  /** How much was waited for of these blobs, by their paths in the store. */
+  | { readonly op: 'needed'; readonly id: number; readonly paths: readonly string[] }
   /** What the store has there is wrong. */
   | {
       readonly op: 'discard';
@@ -56,6 +60,8 @@ export type ToFetchThread =
 export interface FromFetcher {
   readonly id: number;
   readonly error?: SerializedError | undefined;
+  /** Of `needed`: bytes, in the order of the paths. */
+  readonly needed?: readonly number[] | undefined;
   /** Of `manifest` and `document`. */
   readonly bytes?: Uint8Array | undefined;
   readonly mediaType?: string | undefined;

@@ -1,0 +1,34 @@
+/** What of a mount's layers is here: from the store's files, at the moment. */
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { isLazy, type LayerSource } from '../mount/layer-readers.js';
+import { fetchedBytes } from '../source/fetch/block-file.js';
+import type { LayerContent, MountContent } from './protocol.js';
+import type { MountRecord } from './records.js';
+
+const STAT_BLOCK = 512;
+
+/** `needed`: bytes that reads have waited for, by the blobs' paths. */
+export function contentOf(
+  { id, mountpoint, reference, layers }: MountRecord,
+  needed: ReadonlyMap<string, number>,
+): MountContent {
+  return { id, mountpoint, reference, layers: layers.map((layer) => layerContent(layer, needed)) };
+}
+
+function layerContent(layer: LayerSource, needed: ReadonlyMap<string, number>): LayerContent {
+  const { blob, diffId, directory } = layer;
+  const remote = blob.kind === 'registry';
+  const lazy = isLazy(layer);
+  return {
+    diffId,
+    digest: remote ? blob.digest : null,
+    source: remote ? 'registry' : 'local',
+    index: lazy ? 'toc' : 'tar',
+    verified: lazy ? 'table of contents' : 'layer digest',
+    fetched: remote ? fetchedBytes(blob.path, blob.size) : blob.size,
+    needed: needed.get(blob.path) ?? 0,
+    size: blob.size,
+    cached: (statSync(join(directory, 'data'), { throwIfNoEntry: false })?.blocks ?? 0) * STAT_BLOCK,
+  };
+}

@@ -1,0 +1,287 @@
+/** Layers that are fetched when they are read: eStargz of our tests' own making, zstd:chunked as skopeo makes it. */
+import { createHash } from 'node:crypto';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { compareTrees } from '../../scripts/compare-trees.js';
+import type { LayerContent, MountContent } from '../../src/daemon/protocol.js';
+import { kernelEngineObstacle } from '../../src/mount/engine.js';
+import { alone } from '../support/alone.js';
+import { commandExists } from '../support/commands.js';
+import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
+import { makeEstargz, type EstargzOptions } from '../support/estargz.js';
+import { isBlob, startFaultProxy, type Fault, type FaultProxy } from '../support/fault-proxy.js';
+import { makeLayout, type MadeImage } from '../support/images.js';
+import { push, startRegistry } from '../support/registry.js';
+import { isRoot, skipUnless } from '../support/skip.js';
+import { tempDir } from '../support/tmp.js';
+import type { Entry } from '../support/tar.js';
+
+const needed = ['skopeo', 'docker-registry', 'umoci'];
+const missing = needed.filter((name) => !commandExists(name));
+const canMount = isRoot && existsSync('/dev/fuse');
+const engines = ['kernel', 'fuse'] as const;
+/** Nothing comes but what is read. */
+const NO_BACKGROUND = { LAMINA_BACKGROUND_RATE: '0', LAMINA_FETCH_TIMEOUT: '4' };
+
+function cannotRun(t: Test): boolean {
+  return (
+    skipUnless(t, canMount, 'mounting needs root and /dev/fuse') ||
+    skipUnless(t, missing.length === 0, `commands are missing: ${missing.join(', ')} (scripts/install-peers)`)
+  );
+}
+
+t.before(alone);
+
+/** Bytes that no compressor makes smaller. */
+function noise(size: number, seed: string): Buffer {
+  const parts: Buffer[] = [];
+  for (let i = 0; i * 32 < size; i++) parts.push(createHash('sha256').update(`${seed} ${i}`).digest());
+  return Buffer.concat(parts).subarray(0, size);
+}
+
+const LARGE = noise(6_000_000, 'large');
+
+const entries: readonly Entry[] = [
+  { name: 'd/', type: 'directory', mode: 0o750, uid: 3, gid: 4, mtime: new Date(1_600_000_000_000) },
+  ...Array.from({ length: 300 }, (_, i) => ({ name: `d/small-${i}`, content: noise(700 + 13 * i, `small ${i}`) })),
+  { name: '.prefetch.landmark', content: '\x0f' },
+  { name: 'large', content: LARGE },
+  { name: 'hard', type: 'link', linkname: 'large' },
+  { name: 'link', type: 'symlink', linkname: 'd/small-1' },
+  { name: 'empty', content: '' },
+  { name: 'ünïcode', content: 'name' },
+  { name: 'other', content: noise(3_000_000, 'other') },
+];
+
+interface Served {
+  readonly image: MadeImage;
+  readonly reference: string;
+  readonly proxy: FaultProxy;
+  readonly daemon: TestDaemon;
+  /** Of the eStargz layer. */
+  readonly digest: string;
+}
+
+/** An image of two layers, the upper one an eStargz, behind a proxy, and a daemon. */
+async function serveEstargz(t: Test, options: EstargzOptions = {}): Promise<Served> {
+  const registry = await startRegistry(t);
+  const layer = await makeEstargz(entries, { chunkSize: 256 * 1024, ...options });
+  const image = await makeLayout(tempDir(t), {
+    layers: [
+      {
+        entries: [
+          { name: 'base', content: 'plain gzip' },
+          { name: 'd/small-1', content: 'hidden by the upper layer' },
+        ],
+      },
+      { tar: layer.tar, blob: layer.blob, annotations: layer.annotations },
+    ],
+  });
+  push(image.reference, registry.host, 'lazy:1');
+  const proxy = await startFaultProxy(t, registry.host);
+  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+  const { digest } = image.layers[1]!.descriptor;
+  return { image, reference: `docker://${proxy.host}/lazy:1`, proxy, daemon, digest };
+}
+
+async function mounted(daemon: TestDaemon, reference: string, ...flags: string[]): Promise<string> {
+  const mountpoint = mkdtempSync(join(daemon.directory, 'mnt-'));
+  const { code, stderr } = await daemon.lamina(['mount', ...flags, reference, mountpoint]);
+  if (code !== 0) throw new Error(stderr);
+  return mountpoint;
+}
+
+async function contents(daemon: TestDaemon): Promise<readonly LayerContent[]> {
+  const { stdout } = await daemon.lamina(['status', '--json']);
+  return (JSON.parse(stdout) as MountContent[]).flatMap(({ layers }) => layers);
+}
+
+async function errnoOf(read: Promise<unknown>): Promise<string | undefined> {
+  return read.then(
+    () => undefined,
+    (e: unknown) => (e as { code?: string }).code,
+  );
+}
+
+t.test('An eStargz is mounted without its content, and is the same tree', async (t) => {
+  if (cannotRun(t)) return;
+  const { image, reference, daemon } = await serveEstargz(t);
+  const unpacked = join(tempDir(t), 'unpacked');
+  execFileSync('umoci', ['unpack', '--image', `${image.directory}:latest`, unpacked], { stdio: 'ignore' });
+  for (const engine of engines) {
+    if (engine === 'kernel' && kernelEngineObstacle() !== undefined) continue;
+    const mountpoint = await mounted(daemon, reference, '--engine', engine);
+    const [base, lazy] = await contents(daemon);
+    t.match(base, { index: 'tar', source: 'registry', verified: 'layer digest', fetched: base!.size });
+    t.match(lazy, { index: 'toc', source: 'registry', verified: 'table of contents' });
+    if (engine === engines[0]) t.ok(lazy!.fetched < lazy!.size / 20, `${lazy!.fetched} of ${lazy!.size} bytes`);
+    t.ok((await readFile(join(mountpoint, 'd/small-7'))).equals(noise(700 + 13 * 7, 'small 7')));
+    if (engine === engines[0]) {
+      const [, after] = await contents(daemon);
+      t.ok(after!.fetched > lazy!.fetched && after!.fetched < after!.size / 10, 'a small file costs little');
+      t.ok(after!.needed > 0);
+    }
+    const { differences } = await compareTrees(mountpoint, join(unpacked, 'rootfs'), {
+      ignore: [
+        // What a loader alone wants is hidden.
+        { field: 'missing', glob: '/stargz.index.json' },
+        { field: 'missing', glob: '/.prefetch.landmark' },
+        { field: 'mtime', glob: '/' },
+      ],
+    });
+    t.same(differences, [], engine);
+    t.equal((await daemon.lamina(['umount', mountpoint])).code, 0);
+  }
+  const status = await daemon.lamina(['status', '/nowhere']);
+  t.equal(status.code, 4);
+});
+
+t.test('What was read of a lazy layer needs no registry, the rest fails until it is back', async (t) => {
+  if (cannotRun(t)) return;
+  const { reference, proxy, daemon } = await serveEstargz(t);
+  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
+  const small = await readFile(join(mountpoint, 'd/small-3'));
+  proxy.fault = () => ({ hang: true });
+  await daemon.lamina(['umount', '--all']);
+  const offline = await mounted(daemon, reference, '--engine', 'fuse', '--offline');
+  t.ok((await readFile(join(offline, 'd/small-3'))).equals(small), 'what was read before');
+  t.equal(await errnoOf(readFile(join(offline, 'large'))), 'EIO');
+  t.match(daemon.log(), /must not be asked/);
+  await daemon.lamina(['umount', '--all']);
+
+  const again = await mounted(daemon, reference, '--engine', 'fuse');
+  const slow = errnoOf(readFile(join(again, 'other')));
+  t.ok((await readFile(join(again, 'd/small-3'))).equals(small), 'a cached read does not wait behind one that hangs');
+  t.equal(await slow, 'EIO', 'which ends in a bounded time');
+  t.match(daemon.log(), /sends nothing of sha256/);
+  proxy.fault = undefined;
+  t.ok((await readFile(join(again, 'large'))).equals(LARGE), 'and when the registry is back, all is well');
+});
+
+t.test('A server that is killed while a read waits for the registry is replaced, and the read answered', async (t) => {
+  if (cannotRun(t)) return;
+  const { reference, proxy, daemon } = await serveEstargz(t);
+  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
+  proxy.fault = (passing) => (isBlob(passing) ? { delayMs: 500 } : undefined);
+  const reading = readFile(join(mountpoint, 'large'));
+  const asked = proxy.seen.length;
+  await until(() => proxy.seen.length > asked, 5000);
+  const { stdout } = await daemon.lamina(['daemon', 'status', '--json']);
+  process.kill((JSON.parse(stdout) as { serverPid: number }).serverPid, 'SIGKILL');
+  t.ok((await reading).equals(LARGE));
+});
+
+t.test('Layers are completed when nobody reads, and verified as a whole', async (t) => {
+  if (cannotRun(t)) return;
+  const { reference, proxy, daemon } = await serveEstargz(t);
+  await daemon.stop();
+  const completing = await startDaemon(t, daemon.directory);
+  await mounted(completing, reference);
+  const done = await until(
+    async () => (await contents(completing)).every(({ fetched, size }) => fetched === size),
+    60_000,
+  );
+  t.ok(done, 'all of it is here');
+  t.ok(await until(() => completing.log().includes('a layer is here as a whole'), 5000));
+  await proxy.stop();
+  await completing.lamina(['umount', '--all']);
+  const mountpoint = await mounted(completing, reference);
+  t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE), 'the registry is not needed any more');
+});
+
+t.test('A table of contents that cannot be used makes the layer be read as a whole', async (t) => {
+  if (cannotRun(t)) return;
+  const lost = await serveEstargz(t, {
+    edit: (all) => {
+      all[1]!['name'] = 'caf\ufffd';
+    },
+  });
+  const a = await lost.daemon.lamina(['mount', lost.reference]);
+  t.equal(a.code, 0);
+  t.match(a.stderr, /layer 2: it is read as a whole: .* lost bytes of names/);
+  t.match((await contents(lost.daemon))[1], { index: 'tar', verified: 'layer digest' });
+
+  const wrong = await serveEstargz(t);
+  wrong.proxy.fault = (passing) =>
+    isBlob(passing) && passing.url.includes(wrong.digest) && passing.range !== undefined && wrong.proxy.seen.length < 40
+      ? { flipAt: 0 }
+      : undefined;
+  const b = await wrong.daemon.lamina(['mount', wrong.reference]);
+  t.equal(b.code, 0);
+  t.match(b.stderr, /layer 2: it is read as a whole/, 'a table that does not match is not believed');
+  wrong.proxy.fault = undefined;
+  const mountpoint = await mounted(wrong.daemon, wrong.reference);
+  t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE));
+});
+
+t.test('zstd:chunked as skopeo makes it is mounted without its content', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  const image = await makeLayout(tempDir(t), { layers: [{ entries }] });
+  push(image.reference, registry.host, 'chunked:1', ['--dest-compress-format', 'zstd:chunked']);
+  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+  const mountpoint = await mounted(daemon, `docker://${registry.host}/chunked:1`);
+  const [lazy] = await contents(daemon);
+  if (lazy?.index === 'tar') return void t.pass('this skopeo makes no zstd:chunked');
+  t.ok(lazy!.fetched < lazy!.size / 10, `${lazy!.fetched} of ${lazy!.size} bytes`);
+  for (const { name, content, type } of entries) {
+    if (type !== undefined) continue;
+    t.ok((await readFile(join(mountpoint, name))).equals(Buffer.from(content ?? '')), name);
+  }
+  t.ok(readFileSync(join(mountpoint, 'hard')).equals(LARGE));
+});
+
+/** Faults that a read of a lazy layer meets. `ends`: right, or failed with EIO; never anything else. */
+const faults: readonly {
+  readonly name: string;
+  readonly fault: (n: number) => Fault | undefined;
+  readonly ends: string;
+}[] = [
+  { name: 'latency of 50 ms', fault: () => ({ delayMs: 50 }), ends: 'right' },
+  { name: '1 MB/s', fault: () => ({ bytesPerSecond: 1_000_000 }), ends: 'right' },
+  {
+    name: 'cut after 10 kB, every other',
+    fault: (n) => (n % 2 === 0 ? { cutAfter: 10_000 } : undefined),
+    ends: 'right',
+  },
+  { name: '500 twice', fault: (n) => (n <= 2 ? { status: 500 } : undefined), ends: 'right' },
+  {
+    name: '429, once',
+    fault: (n) => (n <= 1 ? { status: 429, headers: { 'retry-after': '1' } } : undefined),
+    ends: 'right',
+  },
+  { name: '200 to a range', fault: () => ({ ignoreRange: true }), ends: 'right' },
+  { name: 'a wrong range, once', fault: (n) => (n <= 1 ? { shiftRange: 4096 } : undefined), ends: 'right' },
+  { name: 'a wrong byte, once', fault: (n) => (n <= 1 ? { flipAt: 1000 } : undefined), ends: 'right' },
+  { name: 'wrong bytes always', fault: () => ({ garble: true }), ends: 'EIO' },
+  { name: 'wrong ranges always', fault: () => ({ shiftRange: 4096 }), ends: 'EIO' },
+  { name: 'stalls after 5 kB, once', fault: (n) => (n <= 1 ? { stallAfter: 5000 } : undefined), ends: 'right' },
+  { name: 'hangs', fault: () => ({ hang: true }), ends: 'EIO' },
+  { name: '404', fault: () => ({ status: 404 }), ends: 'EIO' },
+  { name: '401', fault: () => ({ status: 401 }), ends: 'EIO' },
+];
+
+t.test('Reads of a lazy layer are right or EIO, whatever the network does, and never wrong', async (t) => {
+  if (cannotRun(t)) return;
+  const { reference, proxy, daemon, digest } = await serveEstargz(t);
+  const tables = await mounted(daemon, reference, '--engine', 'fuse');
+  t.equal((await daemon.lamina(['umount', tables])).code, 0);
+  for (const { name, fault, ends } of faults) {
+    for (const part of ['blobs', 'layers']) execFileSync('rm', ['-rf', join(daemon.store, part)]);
+    execFileSync('mkdir', [join(daemon.store, 'blobs'), join(daemon.store, 'layers')]);
+    proxy.fault = undefined;
+    const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
+    let n = 0;
+    proxy.fault = (passing) => (isBlob(passing) && passing.url.includes(digest) ? fault(++n) : undefined);
+    const read = await readFile(join(mountpoint, 'other')).catch((e: unknown) => (e as { code: string }).code);
+    const got = typeof read === 'string' ? read : read.equals(noise(3_000_000, 'other')) ? 'right' : 'WRONG';
+    t.equal(got, ends, `${name} (${n} requests)`);
+    proxy.fault = undefined;
+    t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE), 'and then all is well');
+    t.equal((await daemon.lamina(['umount', mountpoint])).code, 0);
+  }
+});
