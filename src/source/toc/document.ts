@@ -66,7 +66,6 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
   const starts = memberStarts(raw, dataEnd);
   const entries: TarEntry[] = [];
   const chunks: TocChunk[] = [];
-  let address = 0;
   let end = 0;
   let afterLarge = false;
   for (let i = 0; i < raw.length;) {
@@ -74,7 +73,7 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
     const first = i;
     while (raw[i]?.['type'] === 'chunk') i++;
     const size = naturalOf(entry, 'size');
-    address = roundUp(end, afterLarge || size >= PIECE ? PIECE : BLOCK);
+    const address = roundUp(end, afterLarge || size >= PIECE ? PIECE : BLOCK);
     if (!Number.isSafeInteger(address + size)) throw invalid('its files have too many bytes');
     const parsed = parseEntry(entry, entries.length + 1, address);
     entries.push(parsed);
