@@ -146,7 +146,15 @@ t.test('a stop whose client does not wait for the answer ends the daemon all the
       begun();
       return unmounted;
     };
-    const handlers = { status: unused, mounts: unused, contents: unused, mount: unused, unmount: unused, stop, stopped: resolve };
+    const handlers = {
+      status: unused,
+      mounts: unused,
+      contents: unused,
+      mount: unused,
+      unmount: unused,
+      stop,
+      stopped: resolve,
+    };
     const control = new Control(handlers, createLogger('test'));
     t.teardown(() => control.close());
     void control.listen(socket).then(() => {

@@ -91,7 +91,7 @@ function describe(part: Entry, size: number): Record<string, unknown> {
     mode: mode ?? standard,
     uid,
     gid,
-    modtime: (mtime).toISOString().replace(/\.000Z$/, 'Z'),
+    modtime: mtime.toISOString().replace(/\.000Z$/, 'Z'),
     ...(size === 0 ? {} : { size }),
     ...(linkname === undefined ? {} : { linkName: linkname }),
   };
