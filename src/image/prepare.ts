@@ -172,7 +172,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
         report('cached', layer.size);
         return before;
       }
-      const byToc = await prepareByToc(layer, store, indexer, cancel.signal);
+      const byToc = await prepareByToc(layer, store, indexer, { fetcher, signal: cancel.signal });
       if ('prepared' in byToc) {
         report(byToc.prepared.cached ? 'cached' : 'lazy', 0);
         return byToc;
@@ -225,7 +225,7 @@ async function prepareByToc(
   layer: Layer,
   store: Store,
   indexer: Indexer,
-  signal: AbortSignal,
+  { fetcher, signal }: { readonly fetcher: Fetcher | undefined; readonly signal: AbortSignal },
 ): Promise<Known | { readonly notes: readonly string[] }> {
   const { blob, digest, toc, view } = layer;
   if (toc === undefined || digest === undefined) return { notes: [] };
@@ -233,7 +233,10 @@ async function prepareByToc(
   if (before !== undefined) return before;
   const layerDirectory = store.tocDirectory(digest, view);
   try {
-    await indexer.indexToc({ toc, blob, view, temporary: store.temporary(), layerDirectory }, signal);
+    const job = { toc, blob, view, temporary: store.temporary(), layerDirectory };
+    const { prefetch } = await indexer.indexToc(job, signal);
+    // Nobody waits for it; who reads what it brings does, and is told when it fails.
+    if (prefetch > 0 && blob.kind === 'registry') void fetcher?.want(blob, 0, prefetch).catch(() => undefined);
   } catch (e) {
     if (!(e instanceof LaminaError) || !TOC_FAILURES.test(e.code)) throw e;
     return { notes: [`it is read as a whole: ${e.message}`] };

@@ -6,11 +6,11 @@ import { HashThread } from './hash-thread.js';
 import { PassHasher, type PassSink } from './hasher.js';
 import { indexLayer, type IndexJob, type IndexedLayer } from './index-pass.js';
 import type { IndexWorkerData } from './indexer.js';
-import { indexToc, type TocJob } from './toc-pass.js';
+import { indexToc, type IndexedToc, type TocJob } from './toc-pass.js';
 
 export type FromIndexWorker =
   | { readonly op: 'progress'; readonly done: number }
-  | { readonly op: 'indexed'; readonly layer?: IndexedLayer }
+  | { readonly op: 'indexed'; readonly layer?: IndexedLayer; readonly toc?: IndexedToc }
   | { readonly op: 'failed'; readonly error: SerializedError };
 
 /** Compressed bytes below which starting a thread takes longer than hashing. */
@@ -36,8 +36,7 @@ function run(job: IndexJob | TocJob, send: (message: FromIndexWorker) => void): 
   };
   try {
     if ('toc' in job) {
-      indexToc(job);
-      send({ op: 'indexed' });
+      send({ op: 'indexed', toc: indexToc(job) });
     } else send({ op: 'indexed', layer: indexLayer(job, { sink: sinkFor, onProgress }) });
   } catch (e) {
     // The other thread may be in the middle of the pass that failed.

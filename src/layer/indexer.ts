@@ -5,7 +5,7 @@ import { Worker, type MessagePort } from 'node:worker_threads';
 import { LaminaError } from '../errors.js';
 import type { IndexJob, IndexedLayer } from './index-pass.js';
 import type { FromIndexWorker } from './index-worker.js';
-import type { TocJob } from './toc-pass.js';
+import type { IndexedToc, TocJob } from './toc-pass.js';
 
 export interface IndexCallbacks {
   /** Compressed bytes done. */
@@ -71,11 +71,13 @@ export class Indexer {
   }
 
   /** Throws what `indexToc` throws, and an AbortError when `signal` says so. */
-  async indexToc(job: TocJob, signal?: AbortSignal): Promise<void> {
+  async indexToc(job: TocJob, signal?: AbortSignal): Promise<IndexedToc> {
     await takeSlot();
     try {
       signal?.throwIfAborted();
-      await this.#inThread(job, { signal });
+      const { toc } = await this.#inThread(job, { signal });
+      if (toc === undefined) throw new LaminaError('INTERNAL', 'The indexing thread has indexed something else');
+      return toc;
     } finally {
       releaseSlot();
     }

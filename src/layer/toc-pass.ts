@@ -26,8 +26,16 @@ export interface TocJob {
   readonly layerDirectory: string;
 }
 
+export interface IndexedToc {
+  /** Bytes of the blob, from its beginning on, that whoever built the image has put there to be fetched first; 0 for none. */
+  readonly prefetch: number;
+}
+
+/** What is before it is to be fetched first (stargz-snapshotter, docs/estargz.md, "Prioritized Files and Landmark Files"). */
+const LANDMARK = '.prefetch.landmark';
+
 /** Throws MANIFEST_INVALID, BLOB_DIGEST_MISMATCH, COMPRESSION_*, TAR_*, what {@link TreeBuilder} throws, REGISTRY_*, DISK_FULL, IO. */
-export function indexToc({ toc, blob: location, view, temporary, layerDirectory }: TocJob): void {
+export function indexToc({ toc, blob: location, view, temporary, layerDirectory }: TocJob): IndexedToc {
   const blob = openBlob(location);
   try {
     const { json, dataEnd, compression } = readToc(blob, toc);
@@ -42,6 +50,9 @@ export function indexToc({ toc, blob: location, view, temporary, layerDirectory 
     writeDurably(join(temporary, 'toc'), seal([padded(encodeTocTable(document, compression))]));
     syncDirectory(temporary);
     publish(temporary, layerDirectory);
+    const landmark = document.entries.find(({ name }) => name === LANDMARK)?.data[0]?.position;
+    const chunk = document.chunks.find(({ address }) => address === landmark);
+    return { prefetch: chunk?.offset ?? 0 };
   } finally {
     blob.close();
     rmSync(temporary, { recursive: true, force: true });

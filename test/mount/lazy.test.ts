@@ -48,7 +48,7 @@ const LARGE = noise(6_000_000, 'large');
 const entries: readonly Entry[] = [
   { name: 'd/', type: 'directory', mode: 0o750, uid: 3, gid: 4, mtime: new Date(1_600_000_000_000) },
   ...Array.from({ length: 300 }, (_, i) => ({ name: `d/small-${i}`, content: noise(700 + 13 * i, `small ${i}`) })),
-  { name: '.prefetch.landmark', content: '\x0f' },
+  { name: '.no.prefetch.landmark', content: '\x0f' },
   { name: 'large', content: LARGE },
   { name: 'hard', type: 'link', linkname: 'large' },
   { name: 'link', type: 'symlink', linkname: 'd/small-1' },
@@ -129,7 +129,7 @@ t.test('An eStargz is mounted without its content, and is the same tree', async 
       ignore: [
         // What a loader alone wants is hidden.
         { field: 'missing', glob: '/stargz.index.json' },
-        { field: 'missing', glob: '/.prefetch.landmark' },
+        { field: 'missing', glob: '/.no.prefetch.landmark' },
         { field: 'mtime', glob: '/' },
       ],
     });
@@ -138,6 +138,26 @@ t.test('An eStargz is mounted without its content, and is the same tree', async 
   }
   const status = await daemon.lamina(['status', '/nowhere']);
   t.equal(status.code, 4);
+});
+
+t.test('What whoever built an eStargz has put first is fetched first', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  const first = noise(200_000, 'first');
+  const parts = [
+    { name: 'first', content: first },
+    { name: '.prefetch.landmark', content: '\x0f' },
+    ...entries.slice(1, 300),
+  ];
+  const layer = await makeEstargz(parts);
+  const { blob, tar, annotations } = layer;
+  const image = await makeLayout(tempDir(t), { layers: [{ tar, blob, annotations }] });
+  push(image.reference, registry.host, 'optimised:1');
+  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+  const mountpoint = await mounted(daemon, `docker://${registry.host}/optimised:1`, '--engine', 'fuse');
+  t.ok(await until(async () => (await contents(daemon))[0]!.fetched > first.length, 10_000), 'before it is read');
+  await registry.stop();
+  t.ok((await readFile(join(mountpoint, 'first'))).equals(first));
 });
 
 t.test('What was read of a lazy layer needs no registry, the rest fails until it is back', async (t) => {
