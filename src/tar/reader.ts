@@ -336,7 +336,7 @@ export class TarReader {
     const mtime = Math.max(Math.min(seconds, Number.MAX_SAFE_INTEGER), Number.MIN_SAFE_INTEGER);
     if (mtime !== seconds) this.notes.add('a modification time is out of range', name);
     const device = type === 'char' || type === 'block';
-    this.#onEntry({
+    const entry: TarEntry = {
       type,
       name,
       linkName: type === 'hardlink' || type === 'symlink' ? linkName : '',
@@ -351,8 +351,8 @@ export class TarReader {
       xattrs: records?.xattrs ?? NO_XATTRS,
       data,
       order: ++this.#order,
-      ...(origin === undefined ? undefined : { origin: { ...origin, position: this.#position } }),
-    });
+    };
+    this.#onEntry(origin === undefined ? entry : { ...entry, origin: { ...origin, position: this.#position } });
   }
 
   #skipData(size: number): void {
