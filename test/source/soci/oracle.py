@@ -224,6 +224,7 @@ def files_of(stream):
     files = []
     end = 0
     for info in tarfile.open(fileobj=io.BytesIO(stream), encoding="utf-8", errors="surrogateescape"):
+        # tarfile takes the slash away; the directories of our tests have one.
         name = latin1(info.name) + ("/" if info.isdir() else "")
         files.append({
             "name": name, "type": TYPES[info.type], "offset": info.offset_data, "size": info.size,
