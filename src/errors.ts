@@ -45,6 +45,7 @@ export const exitCodes = {
   COMPRESSION_TRUNCATED: 1,
   LIMIT_EXCEEDED: 1,
   EROFS_INVALID: 1,
+  SOCI_INVALID: 1,
   // registries
   REGISTRY_UNREACHABLE: 1,
   REGISTRY_AUTH: 1,

@@ -18,6 +18,7 @@ import type { Compression, StreamDecoder } from './types.js';
 import { ZstdCodec } from './zstd.js';
 
 export { decodeFrom } from './restart.js';
+export { deflateStart } from './gzip-header.js';
 export { sniffCompression } from './sniff.js';
 export type * from './types.js';
 

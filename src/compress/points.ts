@@ -9,24 +9,28 @@ const NO_WINDOW = new Uint8Array(0);
 export interface PointOptions {
   /** Least bytes of output between a point and one inside the same gzip member. */
   readonly spacing: number;
+  /** Least bytes of output between a point and one at the start of a member; 64 KiB, or the spacing where that is less. */
+  readonly memberSpacing?: number;
   /** Called for each point, ascending; the first is at output 0 (when there is any output). */
   readonly onPoint: (point: RestartPoint) => void;
 }
 
 export class PointCollector {
   readonly #spacing: number;
+  readonly #memberSpacing: number;
   readonly #onPoint: (point: RestartPoint) => void;
   /** Where the last point is; -1 before the first. */
   #last = -1;
 
-  constructor({ spacing, onPoint }: PointOptions) {
+  constructor({ spacing, memberSpacing = Math.min(MEMBER_DISTANCE, spacing), onPoint }: PointOptions) {
     this.#spacing = spacing;
+    this.#memberSpacing = memberSpacing;
     this.#onPoint = onPoint;
   }
 
   /** A member or frame starts. */
   member(input: number, output: number): void {
-    if (this.#last >= 0 && output - this.#last < Math.min(MEMBER_DISTANCE, this.#spacing)) return;
+    if (this.#last >= 0 && output - this.#last < this.#memberSpacing) return;
     this.#add({ input, bits: 0, output, kind: 'member', window: NO_WINDOW });
   }
 

@@ -36,4 +36,18 @@ export interface TarEntry {
   readonly data: readonly DataRun[];
   /** 1 for the first entry of the archive. */
   readonly order: number;
+  /** Where the reader was asked for it. */
+  readonly origin?: EntryOrigin;
+}
+
+/** What only a description of the archive itself has a use for. */
+export interface EntryOrigin {
+  /** Bytes of the stream before the entry's data, or before where it would be: the end of its header. */
+  readonly position: number;
+  /** All bits that the header has. */
+  readonly mode: number;
+  readonly uname: string;
+  readonly gname: string;
+  /** All records of the PAX header; values are bytes as latin1. */
+  readonly records: ReadonlyMap<string, string>;
 }

@@ -102,6 +102,16 @@ function formatOf(bytes: Buffer, at: number): HeaderFormat {
   return bytes.toString('latin1', at + 508, at + 512) === 'tar\0' ? 'star' : 'ustar';
 }
 
+/** The owner's names in the header in `bytes` at `at`, and all bits of its mode. */
+export function parseOwner(bytes: Buffer, at: number): { uname: string; gname: string; mode: number } {
+  const isV7 = formatOf(bytes, at) === 'v7';
+  return {
+    uname: isV7 ? '' : cString(bytes, at + 265, 32),
+    gname: isV7 ? '' : cString(bytes, at + 297, 32),
+    mode: parseNumber(bytes, at + 100, 8),
+  };
+}
+
 function prefixOf(bytes: Buffer, at: number, format: HeaderFormat): string {
   switch (format) {
     case 'v7':

@@ -41,12 +41,15 @@ export class PaxRecords {
   readonly #values = new Map<string, string>();
   /** Full names ("user.x") to raw values, which may be empty. */
   readonly xattrs = new Map<string, Buffer>();
+  /** Every record as it is, where they were asked for. */
+  readonly all: Map<string, string> | undefined;
 
   /**
    * `body` is the whole body of an 'x' header, `offset` its place in the stream. Nothing keeps a reference to `body`.
    * Throws TAR_INVALID.
    */
-  constructor(body: Buffer, offset: number) {
+  constructor(body: Buffer, offset: number, keepAll = false) {
+    if (keepAll) this.all = new Map();
     const sparse: string[] = [];
     for (let at = 0; at < body.length;) {
       const end = recordEnd(body, at);
@@ -63,6 +66,7 @@ export class PaxRecords {
   #add(body: Buffer, keyAt: number, equals: number, end: number, sparse: string[], offset: number): void {
     const key = body.toString('latin1', keyAt, equals);
     if (key === '' || key.includes('\0')) throw malformed(offset);
+    this.all?.set(key, body.toString('latin1', equals + 1, end));
     if (key.startsWith(XATTR)) {
       this.xattrs.set(key.slice(XATTR.length), Buffer.from(body.subarray(equals + 1, end)));
     } else if (key === 'GNU.sparse.offset' || key === 'GNU.sparse.numbytes') {

@@ -10,8 +10,8 @@
  * always win over the header's own size.
  */
 import { LaminaError } from '../errors.js';
-import type { DataRun, EntryType, TarEntry } from './entry.js';
-import { BLOCK, isZeroBlock, longText, parseHeader, parseNumber, type TarHeader } from './header.js';
+import type { DataRun, EntryOrigin, EntryType, TarEntry } from './entry.js';
+import { BLOCK, isZeroBlock, longText, parseHeader, parseNumber, parseOwner, type TarHeader } from './header.js';
 import { Notes } from './notes.js';
 import { META_LIMIT, PaxRecords } from './pax.js';
 import {
@@ -65,13 +65,17 @@ interface PendingFile {
   readonly stored: number;
   readonly map: number[];
   readonly offset: number;
+  readonly origin: Omit<EntryOrigin, 'position'> | undefined;
 }
 
 const HEADER: Expected = { kind: 'header' };
 
 export class TarReader {
   readonly notes = new Notes();
+  /** Bytes of the stream with the two zero blocks that end the archive, if it has them. Known at the end. */
+  archiveSize = 0;
   readonly #onEntry: (entry: TarEntry) => void;
+  readonly #origins: boolean;
   /** Bytes of the stream before what is looked at. */
   #position = 0;
   #expected: Expected = HEADER;
@@ -89,8 +93,10 @@ export class TarReader {
   #longName: string | undefined;
   #longLink: string | undefined;
 
-  constructor(onEntry: (entry: TarEntry) => void) {
+  /** With `origins` each entry has its `origin`. */
+  constructor(onEntry: (entry: TarEntry) => void, { origins = false } = {}) {
     this.#onEntry = onEntry;
+    this.#origins = origins;
   }
 
   /** Takes the next bytes of the stream; keeps no reference to them. Throws TAR_*, SPARSE_INVALID, LIMIT_EXCEEDED. */
@@ -125,6 +131,7 @@ export class TarReader {
   /** Call at the end of the stream. Throws TAR_TRUNCATED, TAR_INVALID. */
   end(): void {
     if (this.#ended) return;
+    this.archiveSize = this.#position + this.#blockFilled;
     const inBlock = this.#blockFilled > 0;
     // The padding behind the last body may be missing.
     const metaComplete = this.#expected.kind === 'meta' && this.#finishShortMeta();
@@ -189,6 +196,7 @@ export class TarReader {
     if (isZeroBlock(bytes, at)) {
       if (++this.#zeroBlocks === 2) {
         this.#ended = true;
+        this.archiveSize = this.#position;
         this.#leftover();
       }
       return;
@@ -233,7 +241,7 @@ export class TarReader {
   }
 
   #meta(flag: string, body: Buffer, offset: number): void {
-    if (flag === 'x') this.#records = new PaxRecords(body, offset + BLOCK);
+    if (flag === 'x') this.#records = new PaxRecords(body, offset + BLOCK, this.#origins);
     else if (flag === 'L') this.#longName = longText(body);
     else this.#longLink = longText(body);
   }
@@ -272,7 +280,8 @@ export class TarReader {
         },
       );
     }
-    const pending = { header, records, name, linkName, stored: size, offset };
+    const origin = this.#origins ? originOf(bytes, at, records) : undefined;
+    const pending = { header, records, name, linkName, stored: size, offset, origin };
 
     if (flag === 'S') {
       const map: number[] = [];
@@ -318,7 +327,7 @@ export class TarReader {
 
   #emit(
     type: EntryType,
-    { header, records, name, linkName, offset }: Omit<PendingFile, 'realSize' | 'map' | 'stored'>,
+    { header, records, name, linkName, offset, origin }: Omit<PendingFile, 'realSize' | 'map' | 'stored'>,
     size: number,
     data: readonly DataRun[],
   ): void {
@@ -327,7 +336,7 @@ export class TarReader {
     const mtime = Math.max(Math.min(seconds, Number.MAX_SAFE_INTEGER), Number.MIN_SAFE_INTEGER);
     if (mtime !== seconds) this.notes.add('a modification time is out of range', name);
     const device = type === 'char' || type === 'block';
-    this.#onEntry({
+    const entry: TarEntry = {
       type,
       name,
       linkName: type === 'hardlink' || type === 'symlink' ? linkName : '',
@@ -342,7 +351,8 @@ export class TarReader {
       xattrs: records?.xattrs ?? NO_XATTRS,
       data,
       order: ++this.#order,
-    });
+    };
+    this.#onEntry(origin === undefined ? entry : { ...entry, origin: { ...origin, position: this.#position } });
   }
 
   #skipData(size: number): void {
@@ -352,6 +362,17 @@ export class TarReader {
 }
 
 const NO_XATTRS: ReadonlyMap<string, Buffer> = new Map();
+const NO_RECORDS: ReadonlyMap<string, string> = new Map();
+
+function originOf(bytes: Buffer, at: number, records: PaxRecords | undefined): Omit<EntryOrigin, 'position'> {
+  const { uname, gname, mode } = parseOwner(bytes, at);
+  return {
+    mode,
+    uname: records?.get('uname') ?? uname,
+    gname: records?.get('gname') ?? gname,
+    records: records?.all ?? NO_RECORDS,
+  };
+}
 
 function checkedSize(size: number, offset: number): number {
   if (Number.isSafeInteger(size) && size >= 0) return size;

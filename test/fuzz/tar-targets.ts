@@ -47,7 +47,7 @@ export const tarWords = words(
 
 function readTar(bytes: Buffer, step: number): TarEntry[] {
   const entries: TarEntry[] = [];
-  const reader = new TarReader((entry) => entries.push(entry));
+  const reader = new TarReader((entry) => entries.push(entry), { origins: true });
   for (let at = 0; at < bytes.length; at += step) reader.push(bytes.subarray(at, at + step));
   reader.end();
   return entries;

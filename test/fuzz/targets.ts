@@ -16,6 +16,7 @@ import { compressionTargets } from './compression-targets.js';
 import { documentTargets } from './document-targets.js';
 import { erofsTargets } from './erofs-targets.js';
 import { registryTargets } from './registry-targets.js';
+import { sociTargets } from './soci-targets.js';
 import { tarTargets } from './tar-targets.js';
 import { sum, words } from './words.js';
 
@@ -127,4 +128,5 @@ export const targets: readonly Target[] = [
   chunks,
   ...documentTargets,
   ...registryTargets,
+  ...sociTargets,
 ];

@@ -288,3 +288,46 @@ t.test('what GNU tar packs is read back', async (t) => {
     );
   }
 });
+
+t.test('TarReader: the origin of an entry, where it is asked for', async (t) => {
+  const entries: TarEntry[] = [];
+  const reader = new TarReader((entry) => entries.push(entry), { origins: true });
+  const tar = Buffer.concat([
+    rawEntry(
+      {
+        name: 'a',
+        mode: 0o100644,
+        patch: [
+          [265, Buffer.from('user')],
+          [297, Buffer.from('group')],
+        ],
+      },
+      'a',
+    ),
+    paxEntry({ uname: 'm\u00fcller', comment: 'x', gname: '', 'SCHILY.xattr.user.a': Buffer.from([0xff, 0]) }),
+    rawEntry({ name: 'b', type: '5', patch: [[297, Buffer.alloc(32, 'g')]] }),
+    rawEntry({ name: 'v7', magic: '\0\0\0\0\0\0\0\0', patch: [[265, Buffer.from('nobody')]] }),
+    END,
+    Buffer.alloc(5000),
+  ]);
+  reader.push(tar);
+  reader.end();
+  t.strictSame(
+    entries.map(({ origin }) => origin),
+    [
+      { position: 512, mode: 0o100644, uname: 'user', gname: 'group', records: new Map() },
+      {
+        ...{ position: 2560, mode: 0o644, uname: 'm\xc3\xbcller', gname: 'g'.repeat(32) },
+        records: new Map([
+          ['uname', 'm\xc3\xbcller'],
+          ['comment', 'x'],
+          ['gname', ''],
+          ['SCHILY.xattr.user.a', '\xff\0'],
+        ]),
+      },
+      { position: 3072, mode: 0o644, uname: '', gname: '', records: new Map() },
+    ],
+  );
+  t.equal(reader.archiveSize, tar.length - 5000, 'with the blocks that end it');
+  t.notOk('origin' in one(rawEntry({})));
+});
