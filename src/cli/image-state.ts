@@ -47,7 +47,7 @@ export function layerIndexState(store: Store | undefined, layer: Layer): LayerIn
   const cachedBytes = allocated(join(store.layerDirectory(layer.diffId, layer.view), 'data'));
   try {
     const found = findLayer(layer, store);
-    if (found?.index === 'toc') return tocState(found);
+    if (found !== undefined && found.index !== 'tar') return tocState(found);
     const map = found === undefined ? undefined : LayerMap.describe(found.mapPath);
     if (map === undefined) return { ...NOT_INDEXED, cachedBytes };
     const { compression, streamSize, kept, notes } = map.facts;

@@ -1,6 +1,6 @@
 /** What of a mount's layers is here: from the store's files, at the moment. */
 import { statSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { isLazy, type LayerSource } from '../mount/layer-readers.js';
 import { fetchedBytes } from '../source/fetch/block-file.js';
 import type { LayerContent, MountContent } from './protocol.js';
@@ -16,16 +16,22 @@ export function contentOf(
   return { id, mountpoint, reference, layers: layers.map((layer) => layerContent(layer, needed)) };
 }
 
+function indexOf(layer: LayerSource): Pick<LayerContent, 'index' | 'verified'> {
+  if (!isLazy(layer)) return { index: 'tar', verified: 'layer digest' };
+  const name = basename(layer.directory);
+  if (name.startsWith('toc-')) return { index: 'toc', verified: 'table of contents' };
+  const provisional = name.startsWith('soci-provisional-');
+  return { index: 'soci', verified: provisional ? 'SOCI index, provisional' : 'SOCI index' };
+}
+
 function layerContent(layer: LayerSource, needed: ReadonlyMap<string, number>): LayerContent {
   const { blob, diffId, directory } = layer;
   const remote = blob.kind === 'registry';
-  const lazy = isLazy(layer);
   return {
     diffId,
     digest: remote ? blob.digest : null,
     source: remote ? 'registry' : 'local',
-    index: lazy ? 'toc' : 'tar',
-    verified: lazy ? 'table of contents' : 'layer digest',
+    ...indexOf(layer),
     fetched: remote ? fetchedBytes(blob.path, blob.size) : blob.size,
     needed: needed.get(blob.path) ?? 0,
     size: blob.size,

@@ -100,13 +100,14 @@ export interface LayerContent {
   readonly digest: string | null;
   /** "local": nothing has to be fetched. */
   readonly source: 'local' | 'registry';
-  /** By its tar, all of which was read, or by the table of contents that it brings. */
-  readonly index: 'tar' | 'toc';
+  /** By its tar, all of which was read; by the table of contents that it brings; or by a ztoc of SOCI. */
+  readonly index: 'tar' | 'toc' | 'soci';
   /**
    * What the bytes that are read are checked against: digests that we made when we hashed the whole layer, or those of its
-   * table of contents, which the manifest binds by a digest.
+   * table of contents, which the manifest binds by a digest; or those of a SOCI index, which the manifest binds too, or only
+   * whoever may write to the repository, until the whole layer is here.
    */
-  readonly verified: 'layer digest' | 'table of contents';
+  readonly verified: 'layer digest' | 'table of contents' | 'SOCI index' | 'SOCI index, provisional';
   /** Bytes of the blob: that are here, that reads have waited for since the daemon used it first, and all. */
   readonly fetched: number;
   readonly needed: number;

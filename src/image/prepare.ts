@@ -11,7 +11,8 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import { readChunks } from '../layer/chunks.js';
 import { Indexer } from '../layer/indexer.js';
 import { LayerMap } from '../layer/map.js';
-import { TocTable } from '../layer/toc-table.js';
+import { SociTable } from '../layer/soci-table.js';
+import { TocTable, type ChunkTable } from '../layer/toc-table.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
 import { fetchedBytes } from '../source/fetch/block-file.js';
 import type { Image, Layer } from '../source/image.js';
@@ -28,9 +29,9 @@ export interface PreparedLayer {
   readonly diffId: Digest;
   /** `layers/sha256-..` of the store. */
   readonly directory: string;
-  /** By its tar, all of which was read, or by the table of contents that it brings. */
-  readonly index: 'tar' | 'toc';
-  /** `maps/sha256-..` of the store; "" with a table of contents. */
+  /** By its tar, all of which was read; by the table of contents that it brings; or by a ztoc of SOCI. */
+  readonly index: 'tar' | 'toc' | 'soci';
+  /** `maps/sha256-..` of the store; "" where the index is from elsewhere. */
   readonly mapPath: string;
   readonly blob: BlobLocation;
   /** Bytes: the uncompressed stream and what the index put behind it. */
@@ -98,7 +99,7 @@ function usedLayerKey({ whitelists = [] }: Layer, { directory }: PreparedLayer):
 
 /** What the store has of a layer; undefined where it has to be indexed. Throws STORE_CORRUPT. */
 export function findLayer(layer: Layer, store: Store): PreparedLayer | undefined {
-  return (known(layer, layer.digest ?? plainDigest(layer), store) ?? knownByToc(layer, store))?.prepared;
+  return (known(layer, layer.digest ?? plainDigest(layer), store) ?? knownFromElsewhere(layer, store))?.prepared;
 }
 
 interface Known {
@@ -106,16 +107,28 @@ interface Known {
   readonly notes: readonly string[];
 }
 
-/** By the table of contents that it brings. Throws STORE_CORRUPT. */
-function knownByToc(layer: Layer, store: Store): Known | undefined {
-  const { blob, diffId, digest, toc, view } = layer;
-  if (toc === undefined || digest === undefined) return undefined;
-  const directory = store.tocDirectory(digest, view);
-  if (!existsSync(directory)) return undefined;
-  const path = join(directory, 'toc');
-  const { addressSpace, compression, count } = new TocTable(readSealed(path), path);
+/** By the table of contents that it brings, or by a ztoc. Throws STORE_CORRUPT, SOCI_INVALID. */
+function knownFromElsewhere(layer: Layer, store: Store): Known | undefined {
+  const { blob, digest, toc, view } = layer;
+  if (blob.kind !== 'registry' || digest === undefined) return undefined;
+  const byToc = store.tocDirectory(digest, view);
+  if (toc !== undefined && existsSync(byToc)) {
+    const path = join(byToc, 'toc');
+    return lazily(layer, byToc, 'toc', new TocTable(readSealed(path), path));
+  }
+  // Of a layer that is here as a whole, what nobody has vouched for is not needed any more.
+  const isWhole = fetchedBytes(blob.path, blob.size) === blob.size;
+  const directory = [true, ...(isWhole ? [] : [false])]
+    .map((bound) => store.sociDirectory(digest, bound))
+    .find(existsSync);
+  if (directory === undefined) return undefined;
+  return lazily(layer, directory, 'soci', new SociTable(readSealed(join(directory, 'ztoc'))));
+}
+
+function lazily({ diffId, blob }: Layer, directory: string, index: 'toc' | 'soci', table: ChunkTable): Known {
+  const { addressSpace, compression, count } = table;
   const facts = { addressSpace, compression, points: count, kept: 0 };
-  return { prepared: { diffId, directory, index: 'toc', mapPath: '', blob, ...facts, cached: true }, notes: [] };
+  return { prepared: { diffId, directory, index, mapPath: '', blob, ...facts, cached: true }, notes: [] };
 }
 
 function known(layer: Layer, digest: Digest | undefined, store: Store): Known | undefined {
@@ -172,10 +185,10 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
         report('cached', layer.size);
         return before;
       }
-      const byToc = await prepareByToc(layer, store, indexer, { fetcher, signal: cancel.signal });
-      if ('prepared' in byToc) {
-        report(byToc.prepared.cached ? 'cached' : 'lazy', 0);
-        return byToc;
+      const lazy = await prepareLazily(layer, store, indexer, { fetcher, signal: cancel.signal });
+      if ('prepared' in lazy) {
+        report(lazy.prepared.cached ? 'cached' : 'lazy', 0);
+        return lazy;
       }
       report('indexing', 0);
       const job = {
@@ -194,7 +207,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
       const now = known(layer, digest, store);
       if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
       report('indexed', layer.size);
-      return { prepared: { ...now.prepared, cached: false }, notes: [...byToc.notes, ...now.notes] };
+      return { prepared: { ...now.prepared, cached: false }, notes: [...lazy.notes, ...now.notes] };
     } catch (e) {
       // What fails first is what is reported; it makes the others stop.
       if (!cancel.signal.aborted) cancel.abort(named(e, image, index));
@@ -216,32 +229,38 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
   }
 }
 
-/** What makes a table of contents useless, but not the layer. */
+/** What makes an index from elsewhere useless, but not the layer. */
 const TOC_FAILURES =
   /^(?:MANIFEST_INVALID|LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|[A-Z]+_INVALID|TAR_\w+)$/;
 
-/** By the table of contents that a layer brings; where there is none, or none that can be used, only notes on why. */
-async function prepareByToc(
+/** By an index from elsewhere; where there is none, or none that can be used, only notes on why. */
+async function prepareLazily(
   layer: Layer,
   store: Store,
   indexer: Indexer,
   { fetcher, signal }: { readonly fetcher: Fetcher | undefined; readonly signal: AbortSignal },
 ): Promise<Known | { readonly notes: readonly string[] }> {
-  const { blob, digest, toc, view } = layer;
-  if (toc === undefined || digest === undefined) return { notes: [] };
-  const before = knownByToc(layer, store);
+  const { blob, digest, size, soci, toc, view } = layer;
+  const before = knownFromElsewhere(layer, store);
   if (before !== undefined) return before;
-  const layerDirectory = store.tocDirectory(digest, view);
+  if (digest === undefined || (toc === undefined && soci === undefined)) return { notes: [] };
+  const temporary = store.temporary();
   try {
-    const job = { toc, blob, view, temporary: store.temporary(), layerDirectory };
-    const { prefetch } = await indexer.indexToc(job, signal);
-    // Nobody waits for it; who reads what it brings does, and is told when it fails.
-    if (prefetch > 0 && blob.kind === 'registry') void fetcher?.want(blob, 0, prefetch).catch(() => undefined);
+    if (toc === undefined && soci !== undefined) {
+      const layerDirectory = store.sociDirectory(digest, soci.bound);
+      const job = { ztoc: soci.blob, digest: soci.digest, size, temporary, layerDirectory };
+      await indexer.indexToc(job, signal);
+    } else if (toc !== undefined) {
+      const job = { toc, blob, view, temporary, layerDirectory: store.tocDirectory(digest, view) };
+      const { prefetch } = await indexer.indexToc(job, signal);
+      // Nobody waits for it; who reads what it brings does, and is told when it fails.
+      if (prefetch > 0 && blob.kind === 'registry') void fetcher?.want(blob, 0, prefetch).catch(() => undefined);
+    }
   } catch (e) {
     if (!(e instanceof LaminaError) || !TOC_FAILURES.test(e.code)) throw e;
     return { notes: [`it is read as a whole: ${e.message}`] };
   }
-  const now = knownByToc(layer, store);
+  const now = knownFromElsewhere(layer, store);
   if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
   return { ...now, prepared: { ...now.prepared, cached: false } };
 }

@@ -6,7 +6,7 @@ import { HashThread } from './hash-thread.js';
 import { PassHasher, type PassSink } from './hasher.js';
 import { indexLayer, type IndexJob, type IndexedLayer } from './index-pass.js';
 import type { IndexWorkerData } from './indexer.js';
-import { indexToc, type IndexedToc, type TocJob } from './toc-pass.js';
+import { indexSoci, indexToc, type IndexedToc, type SociJob, type TocJob } from './toc-pass.js';
 
 export type FromIndexWorker =
   | { readonly op: 'progress'; readonly done: number }
@@ -26,7 +26,7 @@ function sinkFor(job: IndexJob): PassSink {
   return hashThread;
 }
 
-function run(job: IndexJob | TocJob, send: (message: FromIndexWorker) => void): void {
+function run(job: IndexJob | TocJob | SociJob, send: (message: FromIndexWorker) => void): void {
   let next = 0;
   const onProgress = (done: number): void => {
     const now = Date.now();
@@ -35,18 +35,24 @@ function run(job: IndexJob | TocJob, send: (message: FromIndexWorker) => void): 
     send({ op: 'progress', done });
   };
   try {
-    if ('toc' in job) {
+    if ('ztoc' in job) {
+      indexSoci(job);
+      send({ op: 'indexed', toc: { prefetch: 0 } });
+    } else if ('toc' in job) {
       send({ op: 'indexed', toc: indexToc(job) });
     } else send({ op: 'indexed', layer: indexLayer(job, { sink: sinkFor, onProgress }) });
   } catch (e) {
     // The other thread may be in the middle of the pass that failed.
     hashThread?.close();
     hashThread = undefined;
-    send({ op: 'failed', error: toLaminaError(e, `Indexing ${job.blob.path}`).toJSON() });
+    send({
+      op: 'failed',
+      error: toLaminaError(e, `Indexing ${'ztoc' in job ? job.ztoc.path : job.blob.path}`).toJSON(),
+    });
   }
 }
 
 const { fetch } = workerData as IndexWorkerData;
 if (fetch !== undefined) useFetchPort(new FetchPort(fetch, { waits: true }));
 const port = parentPort;
-port?.on('message', (job: IndexJob | TocJob) => run(job, (message) => port.postMessage(message)));
+port?.on('message', (job: IndexJob | TocJob | SociJob) => run(job, (message) => port.postMessage(message)));

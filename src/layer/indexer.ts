@@ -5,7 +5,7 @@ import { Worker, type MessagePort } from 'node:worker_threads';
 import { LaminaError } from '../errors.js';
 import type { IndexJob, IndexedLayer } from './index-pass.js';
 import type { FromIndexWorker } from './index-worker.js';
-import type { IndexedToc, TocJob } from './toc-pass.js';
+import type { IndexedToc, SociJob, TocJob } from './toc-pass.js';
 
 export interface IndexCallbacks {
   /** Compressed bytes done. */
@@ -70,8 +70,8 @@ export class Indexer {
     }
   }
 
-  /** Throws what `indexToc` throws, and an AbortError when `signal` says so. */
-  async indexToc(job: TocJob, signal?: AbortSignal): Promise<IndexedToc> {
+  /** Throws what `indexToc` and `indexSoci` throw, and an AbortError when `signal` says so. */
+  async indexToc(job: TocJob | SociJob, signal?: AbortSignal): Promise<IndexedToc> {
     await takeSlot();
     try {
       signal?.throwIfAborted();
@@ -83,7 +83,10 @@ export class Indexer {
     }
   }
 
-  async #inThread(job: IndexJob | TocJob, { onProgress, signal }: IndexCallbacks): Promise<Answer & { op: 'indexed' }> {
+  async #inThread(
+    job: IndexJob | TocJob | SociJob,
+    { onProgress, signal }: IndexCallbacks,
+  ): Promise<Answer & { op: 'indexed' }> {
     const worker = this.#takeIdle() ?? this.#newWorker();
     let answered = false;
     try {
@@ -132,7 +135,7 @@ type Answer = Exclude<FromIndexWorker, { readonly op: 'progress' }>;
 
 function runJob(
   worker: Worker,
-  job: IndexJob | TocJob,
+  job: IndexJob | TocJob | SociJob,
   onProgress: ((done: number) => void) | undefined,
   signal: AbortSignal | undefined,
 ): Promise<Answer> {

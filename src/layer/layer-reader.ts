@@ -16,5 +16,7 @@ export interface LayerReader {
 
 /** Throws STORE_CORRUPT, IO. */
 export function openLayerReader(options: ChunkReaderOptions): LayerReader {
-  return existsSync(join(options.directory, 'toc')) ? TocReader.open(options) : ChunkReader.open(options);
+  const { directory } = options;
+  const fromElsewhere = ['toc', 'ztoc'].some((name) => existsSync(join(directory, name)));
+  return fromElsewhere ? TocReader.open(options) : ChunkReader.open(options);
 }

@@ -4,14 +4,20 @@
  */
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Digest } from '../digest/index.js';
 import { encodeTree } from '../erofs/writer.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
+import { verified } from '../source/documents.js';
 import type { LayerView } from '../source/image.js';
+import { tarEntryOf } from '../source/soci/entries.js';
+import { sociInvalid } from '../source/soci/errors.js';
+import { ZTOC_LIMIT, decodeZtoc, tooLarge } from '../source/soci/ztoc.js';
 import { parseToc } from '../source/toc/document.js';
 import type { TocPlace } from '../source/toc/place.js';
 import { readToc } from '../source/toc/read.js';
 import { seal } from '../store/sealed.js';
 import { publish, syncDirectory, writeDurably } from '../store/store.js';
+import { BLOCK } from '../tar/header.js';
 import { Notes } from '../tar/notes.js';
 import { encodeTocTable } from './toc-table.js';
 import { TreeBuilder } from './tree-builder.js';
@@ -53,6 +59,51 @@ export function indexToc({ toc, blob: location, view, temporary, layerDirectory 
     const landmark = document.entries.find(({ name }) => name === LANDMARK)?.data[0]?.position;
     const chunk = document.chunks.find(({ address }) => address === landmark);
     return { prefetch: chunk?.offset ?? 0 };
+  } finally {
+    blob.close();
+    rmSync(temporary, { recursive: true, force: true });
+  }
+}
+
+export interface SociJob {
+  /** The ztoc, which its digest proves. */
+  readonly ztoc: BlobLocation;
+  readonly digest: Digest;
+  /** Of the layer, bytes. */
+  readonly size: number;
+  readonly temporary: string;
+  /** `layers/soci-..` of the store. */
+  readonly layerDirectory: string;
+}
+
+/** The same by a ztoc of SOCI. Throws SOCI_INVALID, BLOB_DIGEST_MISMATCH and what {@link indexToc} throws. */
+export function indexSoci({ ztoc, digest, size, temporary, layerDirectory }: SociJob): void {
+  const blob = openBlob(ztoc);
+  try {
+    if (blob.size > ZTOC_LIMIT) throw tooLarge(blob.size);
+    const bytes = Buffer.alloc(blob.size);
+    blob.need(0, blob.size);
+    for (let done = 0; done < bytes.length;) {
+      const n = blob.read(done, bytes.subarray(done));
+      if (n === 0) break;
+      done += n;
+    }
+    verified(bytes, digest, 'the ztoc');
+    const { files, compressedSize, uncompressedSize } = decodeZtoc(bytes);
+    if (compressedSize !== size) throw sociInvalid('the ztoc', `it is for ${compressedSize} bytes, not for ${size}`);
+    const tree = new TreeBuilder(new Notes());
+    files.forEach((file, i) => {
+      const entry = tarEntryOf(file, i + 1);
+      const end = file.offset + entry.size;
+      if (file.offset % BLOCK !== 0 || end > uncompressedSize) throw sociInvalid('the ztoc', 'a file lies outside');
+      tree.add(entry);
+    });
+    const { root } = tree.finish(uncompressedSize);
+    mkdirSync(temporary, { mode: 0o700 });
+    writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [uncompressedSize] })));
+    writeDurably(join(temporary, 'ztoc'), seal([padded(bytes)]));
+    syncDirectory(temporary);
+    publish(temporary, layerDirectory);
   } finally {
     blob.close();
     rmSync(temporary, { recursive: true, force: true });

@@ -1,25 +1,25 @@
 /**
- * Verified bytes of a layer that is known by its table of contents alone. A chunk of the table is fetched and decompressed as a
- * whole, and is only believed when it is what its digest says. Then it lies in `data`, and `digests` gets the SHA-256 of each
- * 64 KiB of the address space that is there as a whole: with it that piece is checked alone, every time that it is read. A
- * piece without a digest, or that does not match it, is filled again.
+ * Verified bytes of a layer that is known by an index from elsewhere: the table of contents that it brings, or a ztoc of SOCI. A
+ * chunk of the index is fetched and decompressed as a whole, and is only believed when its content, or with SOCI its compressed
+ * bytes, are what its digest says. Then it lies in `data`, and `digests` gets the SHA-256 of each 64 KiB of the address space
+ * that is there as a whole: with it that piece is checked alone, every time that it is read. A piece without a digest, or
+ * that does not match it, is filled again.
  */
-import { closeSync, readSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeFrom } from '../compress/index.js';
 import { createHasher, digestBytes, sha256 } from '../digest/index.js';
 import { LaminaError, errnoOf } from '../errors.js';
 import { openBlob, type RandomAccessBlob } from '../source/blob.js';
-import type { TocChunk } from '../source/toc/document.js';
 import { readSealed } from '../store/sealed.js';
 import { CHUNK } from './chunks.js';
 import type { LayerReader } from './layer-reader.js';
 import { openData, type ChunkReaderOptions } from './reader.js';
-import { TocTable } from './toc-table.js';
+import { SociTable } from './soci-table.js';
+import { TocTable, type ChunkTable, type LayerChunk } from './toc-table.js';
 
 const DIGEST = 32;
 const UNKNOWN = Buffer.alloc(DIGEST);
-const EMPTY = Buffer.alloc(0);
 /** Bytes of the blob between two parts that are fetched together all the same. */
 const GAP = 32 * 1024;
 /** Bytes of `data` looked at in one read. */
@@ -28,7 +28,7 @@ const PIECE = 1024 * 1024;
 export class TocReader implements LayerReader {
   readonly counters = { verified: 0, filled: 0 };
   readonly #options: ChunkReaderOptions;
-  readonly #table: TocTable;
+  readonly #table: ChunkTable;
   readonly #blob: RandomAccessBlob;
   readonly #data: { readonly fd: number; readonly writable: boolean };
   readonly #digests: { readonly fd: number; readonly writable: boolean };
@@ -37,7 +37,7 @@ export class TocReader implements LayerReader {
   #piece: Buffer | undefined;
   #got = '';
 
-  private constructor(options: ChunkReaderOptions, table: TocTable, blob: RandomAccessBlob) {
+  private constructor(options: ChunkReaderOptions, table: ChunkTable, blob: RandomAccessBlob) {
     this.#options = options;
     this.#table = table;
     this.#blob = blob;
@@ -47,8 +47,10 @@ export class TocReader implements LayerReader {
 
   /** Throws STORE_CORRUPT, IO. */
   static open(options: ChunkReaderOptions): TocReader {
-    const path = join(options.directory, 'toc');
-    return new TocReader(options, new TocTable(readSealed(path), path), openBlob(options.blob));
+    const ztoc = join(options.directory, 'ztoc');
+    const toc = join(options.directory, 'toc');
+    const table = existsSync(ztoc) ? new SociTable(readSealed(ztoc)) : new TocTable(readSealed(toc), toc);
+    return new TocReader(options, table, openBlob(options.blob));
   }
 
   close(): void {
@@ -128,7 +130,8 @@ export class TocReader implements LayerReader {
     for (const chunk of this.#table.overlapping(start, start + buffer.length)) {
       if (chunk.digest === undefined) continue;
       const into = new Window(buffer, start);
-      if (!this.#keptChunk(chunk, chunk.digest, into)) this.#decodeChunk(chunk, chunk.digest, into);
+      if (chunk.digestOf === 'blob') this.#decodeSpan(chunk, chunk.digest, into);
+      else if (!this.#keptChunk(chunk, chunk.digest, into)) this.#decodeChunk(chunk, chunk.digest, into);
     }
     this.#keepDigest(index, sha256(buffer));
   }
@@ -146,7 +149,7 @@ export class TocReader implements LayerReader {
   }
 
   /** Whether `data` has the chunk; then it is in `into`. */
-  #keptChunk({ address, size }: TocChunk, wanted: Buffer, into: Window): boolean {
+  #keptChunk({ address, size }: LayerChunk, wanted: Buffer, into: Window): boolean {
     const hasher = createHasher();
     const piece = (this.#piece ??= Buffer.allocUnsafeSlow(PIECE));
     for (let done = 0; done < size;) {
@@ -163,30 +166,58 @@ export class TocReader implements LayerReader {
     return digestBytes(hasher.digest()).equals(wanted);
   }
 
-  /** From the blob, and once more from where that came, should it be wrong. */
-  #decodeChunk(chunk: TocChunk, wanted: Buffer, into: Window): void {
+  /** What is compressed has the digest: nothing of it is decompressed before. */
+  #decodeSpan(chunk: LayerChunk, wanted: Buffer, into: Window): void {
     const { offset, end } = chunk;
-    let got = this.#decode(chunk, into);
+    let got = this.#hashBlob(offset, end);
     if (!got.equals(wanted) && this.#blob.discard(offset, end - offset)) {
       this.#blob.need(offset, end - offset);
-      got = this.#decode(chunk, into);
+      got = this.#hashBlob(offset, end);
     }
-    if (got.equals(wanted)) return;
+    if (!got.equals(wanted)) throw this.#mismatch(offset, wanted, got);
+    const pieces = this.#decode(chunk, into).pieces;
+    for (const [index, of] of pieces.digests) this.#keepDigest(index, of);
+  }
+
+  #hashBlob(start: number, end: number): Buffer {
+    const hasher = createHasher();
+    const piece = (this.#piece ??= Buffer.allocUnsafeSlow(PIECE));
+    for (let at = start; at < end;) {
+      const n = this.#blob.read(at, piece.subarray(0, Math.min(PIECE, end - at)));
+      if (n === 0) break;
+      hasher.update(piece.subarray(0, n));
+      at += n;
+    }
+    return digestBytes(hasher.digest());
+  }
+
+  #mismatch(offset: number, wanted: Buffer, got: Buffer): LaminaError {
     const [want, have] = [`sha256:${wanted.toString('hex')}`, `sha256:${got.toString('hex')}`];
     const { path } = this.#options.blob;
-    throw new LaminaError('CHUNK_DIGEST_MISMATCH', `Blob ${path} at byte ${offset}: wanted ${want}, got ${have}`, {
+    return new LaminaError('CHUNK_DIGEST_MISMATCH', `Blob ${path} at byte ${offset}: wanted ${want}, got ${have}`, {
       details: { path, offset, wanted: want, got: have },
     });
   }
 
-  /** The digest of what comes out. It is in `data` then; pieces that lie in the chunk as a whole get digests if it is right. */
-  #decode({ address, size, offset, inner, digest }: TocChunk, into: Window): Buffer {
+  /** From the blob, and once more from where that came, should it be wrong. */
+  #decodeChunk(chunk: LayerChunk, wanted: Buffer, into: Window): void {
+    const { offset, end } = chunk;
+    let { got, pieces } = this.#decode(chunk, into);
+    if (!got.equals(wanted) && this.#blob.discard(offset, end - offset)) {
+      this.#blob.need(offset, end - offset);
+      ({ got, pieces } = this.#decode(chunk, into));
+    }
+    if (!got.equals(wanted)) throw this.#mismatch(offset, wanted, got);
+    for (const [index, of] of pieces.digests) this.#keepDigest(index, of);
+  }
+
+  /** The digest of what comes out, and of the pieces that lie in the chunk as a whole. It is in `data` then. */
+  #decode({ address, size, inner, point }: LayerChunk, into: Window): { got: Buffer; pieces: Pieces } {
     const hasher = createHasher();
     const pieces = new Pieces(address);
     let at = -inner;
-    const start = { input: offset, output: 0, bits: 0, kind: 'member' as const, window: EMPTY };
     try {
-      decodeFrom(this.#table.compression, start, this.#blob, inner + size, (output) => {
+      decodeFrom(this.#table.compression, point, this.#blob, inner + size, (output) => {
         const bytes = Buffer.from(output.buffer, output.byteOffset, output.length).subarray(Math.max(-at, 0));
         const from = Math.max(at, 0);
         at += output.length;
@@ -201,12 +232,8 @@ export class TocReader implements LayerReader {
     } catch (e) {
       if (!(e instanceof LaminaError) || !e.code.startsWith('COMPRESSION_')) throw e;
     }
-    const got = digestBytes(hasher.digest());
     this.counters.verified += size;
-    if (digest !== undefined && got.equals(digest)) {
-      for (const [index, of] of pieces.digests) this.#keepDigest(index, of);
-    }
-    return got;
+    return { got: digestBytes(hasher.digest()), pieces };
   }
 
   #keepDigest(index: number, digest: Buffer): void {

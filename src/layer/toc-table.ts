@@ -8,8 +8,8 @@
  *         u8 1 for zeros, 7 bytes zero, SHA-256
  */
 import { LaminaError } from '../errors.js';
+import type { Compression, RestartPoint } from '../compress/types.js';
 import type { TocChunk, TocDocument } from '../source/toc/document.js';
-import type { Compression } from '../compress/types.js';
 
 const MAGIC = Buffer.from('LAMTOC01');
 const HEADER = 32;
@@ -33,7 +33,26 @@ export function encodeTocTable({ chunks, addressSpace }: TocDocument, compressio
   return bytes;
 }
 
-export class TocTable {
+/** A chunk of an index from elsewhere, and how it is had. */
+export interface LayerChunk extends TocChunk {
+  /** Where decompression starts: `inner` bytes come before the content. */
+  readonly point: RestartPoint;
+  /** What the digest is of: the content, or bytes `offset` to `end` of the blob. */
+  readonly digestOf: 'content' | 'blob';
+}
+
+export interface ChunkTable {
+  readonly compression: Compression;
+  /** Bytes. */
+  readonly addressSpace: number;
+  readonly count: number;
+  /** Chunks that have bytes in `start` to `end` of the address space. */
+  overlapping(start: number, end: number): Iterable<LayerChunk>;
+}
+
+const NO_WINDOW = Buffer.alloc(0);
+
+export class TocTable implements ChunkTable {
   readonly compression: Compression;
   /** Bytes. */
   readonly addressSpace: number;
@@ -53,16 +72,17 @@ export class TocTable {
     this.count = count;
   }
 
-  chunk(index: number): TocChunk {
+  chunk(index: number): LayerChunk {
     const at = HEADER + index * RECORD;
     const number = (k: number): number => Number(this.#bytes.readBigUInt64LE(at + 8 * k));
     const zeros = this.#bytes.readUInt8(at + 40) === 1;
     const digest = zeros ? undefined : this.#bytes.subarray(at + DIGEST_AT, at + DIGEST_AT + DIGEST);
-    return { address: number(0), size: number(1), offset: number(2), end: number(3), inner: number(4), digest };
+    const [offset, inner] = [number(2), number(4)];
+    const point = { input: offset, output: 0, bits: 0, kind: 'member' as const, window: NO_WINDOW };
+    return { address: number(0), size: number(1), offset, end: number(3), inner, digest, point, digestOf: 'content' };
   }
 
-  /** Chunks that have bytes in `start` to `end` of the address space. */
-  *overlapping(start: number, end: number): Generator<TocChunk> {
+  *overlapping(start: number, end: number): Generator<LayerChunk> {
     for (let i = this.#firstBehind(start); i < this.count; i++) {
       const chunk = this.chunk(i);
       if (chunk.address >= end) return;

@@ -11,6 +11,13 @@ import type { TocPlace } from './toc/place.js';
  */
 export type LayerView = 'aci' | 'estargz';
 
+export interface LayerZtoc {
+  readonly blob: BlobLocation;
+  readonly digest: Digest;
+  /** The image's manifest names the index by its digest. Else whoever may write to the repository has put it there. */
+  readonly bound: boolean;
+}
+
 export interface Layer {
   /** Of the uncompressed tar, from the config's rootfs.diff_ids. */
   readonly diffId: Digest;
@@ -23,6 +30,8 @@ export interface Layer {
   readonly view?: LayerView | undefined;
   /** The table of contents that the layer brings, of one in a registry. */
   readonly toc?: TocPlace | undefined;
+  /** The ztoc that a SOCI index has for it, of one in a registry. */
+  readonly soci?: LayerZtoc | undefined;
   /**
    * Absolute paths (raw bytes in latin1), list by list: of the layer's tree only what every list has is used, and the
    * directories on the way there. appc images have these; they belong to the image, not to the layer.

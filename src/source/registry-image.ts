@@ -2,7 +2,7 @@
  * An image of a registry. Its documents are kept in the store, and so is what the reference meant last, so that an image
  * that was there once needs the registry no more. Layers are only located: who reads them has them fetched.
  */
-import { mkdirSync, readFileSync, writeFileSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync, renameSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { parseDigest, sha256, type Digest } from '../digest/index.js';
@@ -18,10 +18,12 @@ import { embeddedBytes, embeddedLocation, verified, type Documents } from './doc
 import { FOOTER_MAX } from './estargz.js';
 import type { RegistryAccess } from './fetch/access.js';
 import type { Fetcher } from './fetch/fetcher.js';
-import type { Image } from './image.js';
+import type { Image, Layer } from './image.js';
 import { ociImage, readManifest } from './oci-image.js';
 import type { RegistryReference } from './reference.js';
 import { selectManifest } from './select.js';
+import { withZtocs } from './soci/find.js';
+import { LAYER_MIN } from './soci/write-ztoc.js';
 
 /**
  * When the registry is asked what a reference means: each time; where it was not asked before; or never. Podman's words,
@@ -59,7 +61,9 @@ export async function registryImage(
     try {
       const { descriptor, platform: said, warnings } = selectManifest(documents, { platform });
       await fetchFooters(readManifest(documents, descriptor), documents, source);
-      return ociImage(documents, descriptor, { reference: reference.text, platform: said, wanted: platform, warnings });
+      const expected = { reference: reference.text, platform: said, wanted: platform, warnings };
+      const image = ociImage(documents, descriptor, expected);
+      return await withIndexes(image, parseDigest(descriptor.digest), access, source);
     } catch (e) {
       if (!(e instanceof Missing)) throw e;
       await fetchDocument(e, access, source);
@@ -169,6 +173,31 @@ async function fetchDocument(
     });
   }
   keepDocument(store, digest, verified(bytes, digest, what));
+}
+
+/** With the ztocs of a SOCI index, where there are layers that are worth it and about which nothing is known yet. */
+async function withIndexes(
+  image: Image,
+  manifest: Digest,
+  access: RegistryAccess,
+  source: RegistrySource,
+): Promise<Image> {
+  const { fetcher, store } = source;
+  const isUnknown = ({ digest, size, toc }: Layer): boolean =>
+    toc === undefined &&
+    size >= LAYER_MIN &&
+    digest !== undefined &&
+    ![store.mapPath(digest), ...[true, false].map((bound) => store.sociDirectory(digest, bound))].some((path) =>
+      existsSync(path),
+    );
+  if (access.offline === true || !image.layers.some(isUnknown)) return image;
+  try {
+    return await withZtocs(image, manifest, { fetcher, access, pathOf: (digest) => store.blobPath(digest) });
+  } catch (e) {
+    // The layers can be had without.
+    const { message } = toLaminaError(e);
+    return { ...image, warnings: [...image.warnings, `its SOCI index cannot be used: ${message}`] };
+  }
 }
 
 /** How a gzip layer ends tells whether it is an eStargz, which tools do not always say. What cannot be had is not known. */

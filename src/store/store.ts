@@ -5,6 +5,7 @@
  *
  *     layers/sha256-DIFFID/   tree.erofs, chunks, data; with -VIEW behind the name, of another tree of the same tar
  *     layers/toc-sha256-BLOB/ of a layer known by its table of contents alone: tree.erofs, toc, data, digests
+ *     layers/soci[-provisional]-sha256-BLOB/   of one known by a ztoc of SOCI: tree.erofs, ztoc, data, digests
  *     maps/sha256-BLOB        how a blob yields its layer
  *     images/HEX.erofs        merged trees
  *     blobs/ALGORITHM/HEX     what registries have given: documents; layers as far as they were fetched, with HEX.blocks beside
@@ -66,6 +67,11 @@ export class Store {
   tocDirectory(blob: Digest, view?: string): string {
     const name = `toc-${digestFileName(blob)}`;
     return join(this.path, 'layers', view === undefined ? name : `${name}-${view}`);
+  }
+
+  /** Of a layer that is known by a ztoc of SOCI; `bound`: by one that the image's manifest binds. */
+  sociDirectory(blob: Digest, bound: boolean): string {
+    return join(this.path, 'layers', `${bound ? 'soci' : 'soci-provisional'}-${digestFileName(blob)}`);
   }
 
   mapPath(blob: Digest): string {

@@ -255,6 +255,39 @@ t.test('zstd:chunked as skopeo makes it is mounted without its content', async (
   t.ok(readFileSync(join(mountpoint, 'hard')).equals(LARGE));
 });
 
+t.test('A gzip layer is mounted without its content where a SOCI index refers to its image', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  const content = noise(12_000_000, 'soci');
+  const image = await makeLayout(tempDir(t), { layers: [{ entries: [...entries, { name: 'soci', content }] }] });
+  push(image.reference, registry.host, 'app:1');
+  const proxy = await startFaultProxy(t, registry.host);
+  const reference = `docker://${proxy.host}/app:1`;
+  const maker = await startDaemon(t, undefined, NO_BACKGROUND);
+  const pushed = await maker.lamina(['index', '--push', reference]);
+  t.equal(pushed.code, 0, pushed.stderr);
+  t.match(pushed.stderr, /Pushed sha256:[0-9a-f]{64}, a SOCI index of 1 layer/);
+  const directory = join(maker.directory, 'soci');
+  t.equal((await maker.lamina(['index', '--soci', directory, reference])).code, 0);
+  execFileSync('skopeo', ['inspect', '--raw', `oci:${directory}`], { stdio: 'ignore' });
+
+  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
+  const [lazy] = await contents(daemon);
+  t.match(lazy, { index: 'soci', verified: 'SOCI index, provisional' });
+  t.ok(lazy!.fetched < lazy!.size / 20, `${lazy!.fetched} of ${lazy!.size} bytes`);
+  t.ok((await readFile(join(mountpoint, 'd/small-7'))).equals(noise(700 + 13 * 7, 'small 7')));
+  let n = 0;
+  proxy.fault = (passing) => (isBlob(passing) && n++ === 0 ? { flipAt: 5000 } : undefined);
+  t.ok((await readFile(join(mountpoint, 'soci'))).equals(content), 'a wrong byte is fetched again');
+  const unpacked = join(tempDir(t), 'unpacked');
+  execFileSync('umoci', ['unpack', '--image', `${image.directory}:latest`, unpacked], { stdio: 'ignore' });
+  const { differences } = await compareTrees(mountpoint, join(unpacked, 'rootfs'), {
+    ignore: [{ field: 'mtime', glob: '/' }],
+  });
+  t.same(differences, []);
+});
+
 /** Faults that a read of a lazy layer meets. `ends`: right, or failed with EIO; never anything else. */
 const faults: readonly {
   readonly name: string;

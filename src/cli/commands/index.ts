@@ -1,5 +1,5 @@
 import { statSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { PreparedImage, PreparedLayer } from '../../image/prepare.js';
 import type { Cli } from '../cli.js';
@@ -9,6 +9,7 @@ import { openImage, prepare } from '../open-image.js';
 import { addTreeOptions, type TreeOptions } from '../options.js';
 import { table } from '../output.js';
 import { interruptible } from '../signals.js';
+import { pushIndex, writeIndex } from '../soci-index.js';
 import { formatBytes, formatDuration, formatRate, shortDigest } from '../text.js';
 
 export function registerIndex(program: Command, cli: Cli): void {
@@ -17,17 +18,27 @@ export function registerIndex(program: Command, cli: Cli): void {
     .description('Build what a mount needs, without mounting: one pass over every layer, once.')
     .argument('<image...>', 'what to index');
   addTreeOptions(command)
+    .option('--push', 'put a SOCI index beside the image in its registry, for other machines')
+    .option('--soci <dir>', 'write a SOCI index of an image in a registry to a new directory')
     .addHelpText(
       'after',
       examples([
         ['lamina index oci:app.oci:latest', 'what it took and how large it is'],
         ['lamina index --json *.tar', 'several, for a program'],
+        ['lamina index --push docker://quay.io/me/app:1', 'and a SOCI index beside it: the next machine is lazy'],
       ]),
     )
-    .action((images: string[], options: TreeOptions) => cli.run(command, (context) => index(context, images, options)));
+    .action((images: string[], options: IndexOptions) =>
+      cli.run(command, (context) => index(context, images, options)),
+    );
 }
 
-async function index(context: Context, images: readonly string[], options: TreeOptions): Promise<void> {
+export interface IndexOptions extends TreeOptions {
+  readonly push?: boolean;
+  readonly soci?: string;
+}
+
+async function index(context: Context, images: readonly string[], options: IndexOptions): Promise<void> {
   const { out } = context;
   const reports: IndexReport[] = [];
   for (const image of images) {
@@ -68,11 +79,14 @@ export interface IndexReport {
   readonly layers: readonly LayerReport[];
 }
 
-export async function indexImage(context: Context, reference: string, options: TreeOptions): Promise<IndexReport> {
+export async function indexImage(context: Context, reference: string, options: IndexOptions): Promise<IndexReport> {
   const image = await openImage(context, reference, options);
   const start = performance.now();
   const prepared = await interruptible((signal) => prepare(context, image, { ...options, signal }));
-  return summarize(prepared, (performance.now() - start) / 1000);
+  const seconds = (performance.now() - start) / 1000;
+  if (options.push === true) await pushIndex(context, image, options);
+  if (options.soci !== undefined) writeIndex(context, image, resolve(context.cwd, options.soci));
+  return summarize(prepared, seconds);
 }
 
 function summarize({ image, layers, treePath }: PreparedImage, seconds: number): IndexReport {
@@ -100,8 +114,8 @@ function summarize({ image, layers, treePath }: PreparedImage, seconds: number):
 }
 
 function indexSize({ directory, mapPath }: PreparedLayer): number {
-  const files = [join(directory, 'tree.erofs'), join(directory, 'chunks'), mapPath];
-  return files.reduce((sum, file) => sum + statSync(file).size, 0);
+  const files = [...['tree.erofs', 'chunks', 'toc', 'ztoc'].map((name) => join(directory, name)), mapPath];
+  return files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
 }
 
 const RIGHT_ALIGNED = [0, 3, 4, 5, 6];

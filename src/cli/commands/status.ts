@@ -55,7 +55,7 @@ function mountLines(out: Output, { mountpoint, reference, layers }: MountContent
     how(layer),
     formatBytes(layer.size),
     formatBytes(layer.fetched),
-    layer.index === 'toc' ? formatBytes(layer.needed) : '-',
+    layer.index !== 'tar' ? formatBytes(layer.needed) : '-',
     formatBytes(layer.cached),
     layer.verified,
   ]);
@@ -68,5 +68,5 @@ function mountLines(out: Output, { mountpoint, reference, layers }: MountContent
 function how({ index, source, fetched, size }: LayerContent): string {
   if (source === 'local') return 'local';
   if (fetched === size) return 'here';
-  return index === 'toc' ? 'fetched when read' : 'fetched when lost';
+  return index !== 'tar' ? 'fetched when read' : 'fetched when lost';
 }

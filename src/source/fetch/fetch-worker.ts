@@ -160,6 +160,10 @@ class Client {
         return {};
       case 'needed':
         return { needed: request.paths.map((path) => downloads.get(path)?.download.needed ?? 0) };
+      case 'referrers': {
+        const { access, subject, artifactType } = request;
+        return { referrers: await reachable(access).referrers(access.repository, subject, artifactType) };
+      }
       case 'manifest': {
         const { access, reference } = request;
         return await reachable(access).manifest(access.repository, reference);

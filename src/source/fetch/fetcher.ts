@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads';
 import type { Digest } from '../../digest/index.js';
 import { LaminaError } from '../../errors.js';
+import type { Descriptor } from '../../oci/descriptor.js';
 import { encodeCredentials, type Credentials } from '../registry/credentials.js';
 import type { FetchedManifest } from '../registry/manifests.js';
 import type { RegistryAccess } from './access.js';
@@ -73,6 +74,11 @@ export class Fetcher {
     const { bytes, mediaType, digest } = await this.#ask({ op: 'manifest', access, reference });
     if (bytes === undefined || mediaType === undefined || digest === undefined) throw noAnswer();
     return { bytes: Buffer.from(bytes), mediaType, digest };
+  }
+
+  /** Throws what {@link RegistryClient.referrers} throws. */
+  async referrers(access: RegistryAccess, subject: Digest, artifactType: string): Promise<readonly Descriptor[]> {
+    return (await this.#ask({ op: 'referrers', access, subject, artifactType })).referrers ?? [];
   }
 
   /** A small blob, not verified. `limit`: bytes that it may have. Throws what {@link RegistryClient.blob} throws. */

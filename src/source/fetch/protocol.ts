@@ -2,6 +2,7 @@
 import type { MessagePort } from 'node:worker_threads';
 import type { Digest } from '../../digest/index.js';
 import type { SerializedError } from '../../errors.js';
+import type { Descriptor } from '../../oci/descriptor.js';
 import type { RegistryAccess } from './access.js';
 
 /** A blob of a registry, and where the store keeps what has been fetched of it. */
@@ -40,6 +41,14 @@ export type ToFetcher =
       readonly end: number;
       readonly done?: Int32Array | undefined;
     }
+  /** What refers to a manifest. */
+  | {
+      readonly op: 'referrers';
+      readonly id: number;
+      readonly access: RegistryAccess;
+      readonly subject: Digest;
+      readonly artifactType: string;
+    }
   | { readonly op: 'manifest'; readonly id: number; readonly access: RegistryAccess; readonly reference: string }
   | {
       readonly op: 'document';
@@ -62,6 +71,7 @@ export interface FromFetcher {
   readonly error?: SerializedError | undefined;
   /** Of `needed`: bytes, in the order of the paths. */
   readonly needed?: readonly number[] | undefined;
+  readonly referrers?: readonly Descriptor[] | undefined;
   /** Of `manifest` and `document`. */
   readonly bytes?: Uint8Array | undefined;
   readonly mediaType?: string | undefined;

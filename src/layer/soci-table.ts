@@ -1,0 +1,56 @@
+/** The spans of a ztoc of SOCI as chunks of a layer: its address space is the uncompressed stream. */
+import { digestBytes } from '../digest/index.js';
+import { decodeSpans, type Span } from '../source/soci/zinfo.js';
+import { decodeZtoc } from '../source/soci/ztoc.js';
+import type { Compression } from '../compress/types.js';
+import type { ChunkTable, LayerChunk } from './toc-table.js';
+
+export class SociTable implements ChunkTable {
+  readonly compression: Compression;
+  readonly addressSpace: number;
+  readonly #spans: readonly Span[];
+  readonly #digests: readonly Buffer[];
+
+  /** Throws SOCI_INVALID. */
+  constructor(ztoc: Buffer) {
+    const { algorithm, uncompressedSize, spanDigests, ...rest } = decodeZtoc(ztoc);
+    this.compression = algorithm === 'gzip' ? 'gzip' : 'none';
+    this.addressSpace = uncompressedSize;
+    this.#spans = decodeSpans({ algorithm, uncompressedSize, ...rest });
+    this.#digests = spanDigests.map(digestBytes);
+  }
+
+  get count(): number {
+    return this.#spans.length;
+  }
+
+  *overlapping(start: number, end: number): Generator<LayerChunk> {
+    for (let i = this.#at(start); i < this.#spans.length; i++) {
+      const { point, outputEnd, start: from, end: to } = this.#spans[i]!;
+      if (point.output >= end) return;
+      const size = outputEnd - point.output;
+      if (size === 0) continue;
+      yield {
+        address: point.output,
+        size,
+        offset: from,
+        end: to,
+        inner: 0,
+        digest: this.#digests[i],
+        point,
+        digestOf: 'blob',
+      };
+    }
+  }
+
+  /** The last span that begins at or before `address`. */
+  #at(address: number): number {
+    let low = 0;
+    for (let high = this.#spans.length; low < high;) {
+      const middle = (low + high) >>> 1;
+      if (this.#spans[middle]!.point.output <= address) low = middle + 1;
+      else high = middle;
+    }
+    return Math.max(low - 1, 0);
+  }
+}
