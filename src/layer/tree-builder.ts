@@ -3,6 +3,12 @@
  * (src/union): directories that the layer merely implies, whiteouts, opaque directories, hard links to what is not in
  * the layer. Whiteouts say something about the layers below and never touch the layer's own entries, wherever in the
  * archive they stand (image-spec layer.md, "Whiteouts").
+ *
+ * A name has one inode in the tree, the last. What was there before is kept in further trees, below one name of the root:
+ *
+ *     /usr/lib/a              the layer's last word
+ *     /.wh..lamina/0/usr/lib/a    what it replaced first there, at its path, with its own place in the archive
+ *     /.wh..lamina/1/usr/lib/a    what it replaced next
  */
 import { LaminaError } from '../errors.js';
 import { NAME_MAX, XATTR_VALUE_MAX } from '../erofs/layout.js';
@@ -19,6 +25,8 @@ import { viewed } from './view.js';
 /** What AUFS kept for itself; only the opaque marker of it has a meaning in images. */
 const META = '.wh..wh.';
 const OPAQUE = '.wh..wh..opq';
+/** What the layer has replaced itself. The merge knows it by its marker: in an appc image a file may have the name. */
+const SUPERSEDED = '.wh..lamina';
 
 /** Inodes and whiteouts of one layer: some 400 bytes each while the tree is built. */
 const INODES_MAX = 8_000_000;
@@ -39,8 +47,14 @@ export class TreeBuilder {
   readonly #whiteouts: Whiteout[] = [];
   /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
   readonly #hidden = new Map<Inode, Set<string>>();
-  /** Directories that took the place of something else in this layer. */
-  readonly #replacing = new Set<Inode>();
+  /** Trees of what this layer has replaced itself; only the last still grows. */
+  readonly #superseded: Inode[] = [];
+  /** By directory: names that were something else before. */
+  readonly #replaced = new Map<Inode, Set<string>>();
+  /** Directories with several entries: the place of the last. */
+  readonly #again = new Map<Inode, number>();
+  /** By directory: names, other than of directories, that the layer also whites out. */
+  readonly #whitedOut = new Map<Inode, Set<string>>();
   /** By directory and name: the places of hard links in the archive. */
   readonly #linkOrders = new Map<Inode, Map<string, number>>();
   #inodes = 1;
@@ -78,7 +92,7 @@ export class TreeBuilder {
   finish(appendixStart: number): { root: Inode; appendix: Appendix } {
     for (const [parent, names] of this.#hidden) for (const name of names) parent.children?.delete(name);
     this.#placeWhiteouts();
-    for (const inode of this.#replacing) (inode.xattrs ??= new Map()).set(marker.whiteout, MARKED);
+    this.#placeSuperseded();
     this.#markDirectories();
     this.#appendix.place(appendixStart);
     return { root: this.#root, appendix: this.#appendix };
@@ -103,31 +117,35 @@ export class TreeBuilder {
   }
 
   #queueWhiteout(whiteout: Whiteout): void {
+    if (whiteout.path.some((name) => name.startsWith(WHITEOUT))) {
+      this.#noteHidden(whiteout.path.join('/'));
+      return;
+    }
     this.#countInode();
     this.#whiteouts.push(whiteout);
   }
 
   #addEntry(entry: TarEntry, parents: readonly string[], name: string): void {
     this.#checkName(name, entry.name);
-    const parent = this.#directory(parents, entry.name);
+    const trail: string[] = [];
+    const parent = this.#directory(parents, entry.name, trail);
     const existing = parent.children?.get(name);
     if (this.#isAci) checkNew(existing, entry);
     else if (name.startsWith(META)) this.#hide(parent, name, entry.name);
     if (entry.type === 'hardlink') {
-      this.#put(parent, name, this.#hardlink(entry, parent, name));
+      const target = this.#hardlink(entry, parent, name);
+      this.#supersede(trail, parent, name);
+      this.#put(parent, name, target);
       this.#linkOrder(parent, name, entry.order);
       return;
     }
     if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
-      if (existing.order === 0) existing.order = entry.order;
+      if (existing.order !== 0) this.#again.set(existing, entry.order);
       setAttributes(existing, entry, entry.name, this.#notes);
       return;
     }
     const inode = inodeOf(entry, this.#appendix, this.#notes);
-    if (existing !== undefined) {
-      this.#replaces(existing, inode);
-      this.#linkOrders.get(parent)?.delete(name);
-    }
+    this.#supersede(trail, parent, name);
     this.#put(parent, name, inode);
   }
 
@@ -138,11 +156,49 @@ export class TreeBuilder {
   }
 
   /**
-   * A directory where the archive had something else before: that has removed what is below in the lower layers, so
-   * their children must not come back.
+   * Keeps what a name of `parent`, which is at `path`, has been so far: what came after it in the archive may have meant
+   * it, by a way that only the lower layers know; and a directory in the place of a file has none of their children.
    */
-  #replaces(existing: Inode, inode: Inode): void {
-    if (isDirectory(inode) && !isDirectory(existing)) this.#replacing.add(inode);
+  #supersede(path: readonly string[], parent: Inode, name: string): void {
+    const existing = parent.children?.get(name);
+    if (existing === undefined) return;
+    const order = this.#linkOrders.get(parent)?.get(name);
+    this.#linkOrders.get(parent)?.delete(name);
+    if (!this.#isAci && [...path, name].some((part) => part.startsWith(WHITEOUT))) return;
+    let directory = this.#supersededDirectory(path);
+    if (directory?.children?.has(name) !== false) {
+      // Whoever looked for room in older trees would look again and again.
+      this.#superseded.push(impliedDirectory());
+      this.#countInode();
+      directory = this.#supersededDirectory(path);
+    }
+    if (directory === undefined) throw new LaminaError('INTERNAL', 'An empty tree has no room');
+    directory.children?.set(name, existing);
+    if (order !== undefined) this.#linkOrder(directory, name, order);
+    addName(this.#replaced, directory, name);
+    addName(this.#replaced, parent, name);
+  }
+
+  /** The directory at `path` in the last of the trees of what is superseded; undefined where something else is on the way. */
+  #supersededDirectory(path: readonly string[]): Inode | undefined {
+    let here = this.#superseded.at(-1);
+    for (const name of path) {
+      let child = here?.children?.get(name);
+      if (child === undefined && here !== undefined) this.#put(here, name, (child = impliedDirectory()));
+      if (child === undefined || !isDirectory(child)) return undefined;
+      here = child;
+    }
+    return here;
+  }
+
+  #placeSuperseded(): void {
+    if (this.#superseded.length === 0) return;
+    const trees = impliedDirectory();
+    trees.xattrs = new Map([[marker.superseded, MARKED]]);
+    for (const [i, tree] of this.#superseded.entries()) trees.children?.set(String(i), tree);
+    let name = SUPERSEDED;
+    while (this.#root.children?.has(name) === true) name += '.';
+    this.#root.children?.set(name, trees);
   }
 
   #put(parent: Inode, name: string, inode: Inode): void {
@@ -168,27 +224,30 @@ export class TreeBuilder {
     }
   }
 
-  #directory(components: readonly string[], about: string): Inode {
+  /** `trail`: see {@link resolveDirectory}. */
+  #directory(components: readonly string[], about: string, trail: string[]): Inode {
     for (const name of components) this.#checkName(name, about);
     const directory = resolveDirectory(this.#root, components, {
       follow: true,
-      make: (replaced, parent, name) => {
+      trail,
+      make: (_replaced, parent, name) => {
         this.#countInode();
         // Below a name that starts like a whiteout nothing can be seen, though a symlink may lead there.
         if (name.startsWith(WHITEOUT) && !this.#isAci) this.#hide(parent, name, about);
-        const made = impliedDirectory();
-        if (replaced !== undefined) this.#replaces(replaced, made);
-        return made;
+        this.#supersede(trail, parent, name);
+        return impliedDirectory();
       },
     });
     return directory ?? this.#root;
   }
 
   #hide(parent: Inode, name: string, about: string): void {
+    this.#noteHidden(about);
+    addName(this.#hidden, parent, name);
+  }
+
+  #noteHidden(about: string): void {
     this.#notes.add('an entry at or below a name that starts with .wh. is hidden', about);
-    const names = this.#hidden.get(parent);
-    if (names === undefined) this.#hidden.set(parent, new Set([name]));
-    else names.add(name);
   }
 
   #checkName(name: string, about: string): void {
@@ -269,7 +328,8 @@ export class TreeBuilder {
     const child = here.children?.get(name);
     if (child === undefined) this.#put(here, name, whiteoutDevice());
     else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, MARKED);
-    // Anything else of the layer replaces what is below in any case.
+    // Anything else of the layer replaces what is below in any case, but not before the layer has gone through that.
+    else if (this.#replaced.get(here)?.has(name) === true) addName(this.#whitedOut, here, name);
     return true;
   }
 
@@ -277,17 +337,39 @@ export class TreeBuilder {
     const todo = [this.#root];
     for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
       if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, MARKED);
-      const orders = this.#linkOrders.get(inode);
-      const names: string[] = [];
-      for (const [name, child] of inode.children ?? []) {
-        if (isDirectory(child)) todo.push(child);
-        // An inode has one order, but each of its names has a place of its own in the archive.
-        else if (child.xattrs?.has(marker.linked) === true) names.push(`${orders?.get(name) ?? child.order}/${name}`);
-      }
-      if (names.length === 0) continue;
-      const value = Buffer.from(names.join('\0'), 'latin1');
-      if (value.length <= XATTR_VALUE_MAX) (inode.xattrs ??= new Map()).set(marker.names, value);
+      const again = this.#again.get(inode);
+      if (again !== undefined) (inode.xattrs ??= new Map()).set(marker.again, Buffer.from(String(again), 'latin1'));
+      for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
+      this.#markNames(inode);
     }
+    for (const [inode, names] of this.#whitedOut) {
+      const value = Buffer.from([...names].join('\0'), 'latin1');
+      if (value.length > XATTR_VALUE_MAX) throw tooOften(value.length);
+      (inode.xattrs ??= new Map()).set(marker.whiteouts, value);
+    }
+  }
+
+  /**
+   * An inode has one order, but each of its names has a place of its own in the archive. Where there is not room for all
+   * of a directory, there must be for those that replace or are replaced: else the wrong one might come last.
+   */
+  #markNames(directory: Inode): void {
+    const orders = this.#linkOrders.get(directory);
+    const replaced = this.#replaced.get(directory);
+    const marks: string[] = [];
+    const more: string[] = [];
+    for (const [name, child] of directory.children ?? []) {
+      if (isDirectory(child) || child.xattrs?.has(marker.linked) !== true) continue;
+      (replaced?.has(name) === true ? marks : more).push(`${orders?.get(name) ?? child.order}/${name}`);
+    }
+    let bytes = marks.reduce((n, mark) => n + mark.length + 1, -1);
+    if (bytes > XATTR_VALUE_MAX) throw tooOften(bytes);
+    for (const mark of more) {
+      bytes += mark.length + 1;
+      if (bytes > XATTR_VALUE_MAX) break;
+      marks.push(mark);
+    }
+    if (marks.length > 0) (directory.xattrs ??= new Map()).set(marker.names, Buffer.from(marks.join('\0'), 'latin1'));
   }
 }
 
@@ -295,6 +377,18 @@ function checkNew(existing: Inode | undefined, { name }: TarEntry): void {
   if (existing === undefined || existing.order === 0) return;
   throw new LaminaError('TAR_INVALID', `The archive has ${printable(name)} twice`, {
     details: { path: name.slice(0, 200) },
+  });
+}
+
+function addName(names: Map<Inode, Set<string>>, directory: Inode, name: string): void {
+  const known = names.get(directory);
+  if (known === undefined) names.set(directory, new Set([name]));
+  else known.add(name);
+}
+
+function tooOften(bytes: number): LaminaError {
+  return new LaminaError('LIMIT_EXCEEDED', 'The layer replaces too many hard links of one directory', {
+    details: { bytes },
   });
 }
 
