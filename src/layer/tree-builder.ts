@@ -33,6 +33,12 @@ const INODES_MAX = 8_000_000;
 /** Bytes of the names, link targets and attributes of one layer: in the compressed layer they may be a thousandth. */
 const TEXT_MAX = 1024 * 1024 * 1024;
 
+interface Link {
+  readonly order: number;
+  /** Where it names something of this layer: that as a path, by which the merge may find something else. */
+  readonly target: string | undefined;
+}
+
 interface Whiteout {
   /** Components, as written: a whiteout is resolved in the lower layers. */
   readonly path: readonly string[];
@@ -55,8 +61,8 @@ export class TreeBuilder {
   readonly #again = new Map<Inode, number>();
   /** By directory: names, other than of directories, that the layer also whites out. */
   readonly #whitedOut = new Map<Inode, Set<string>>();
-  /** By directory and name: the places of hard links in the archive. */
-  readonly #linkOrders = new Map<Inode, Map<string, number>>();
+  /** By directory and name. */
+  readonly #links = new Map<Inode, Map<string, Link>>();
   #inodes = 1;
   #text = 0;
 
@@ -133,10 +139,10 @@ export class TreeBuilder {
     if (this.#isAci) checkNew(existing, entry);
     else if (name.startsWith(META)) this.#hide(parent, name, entry.name);
     if (entry.type === 'hardlink') {
-      const target = this.#hardlink(entry, parent, name);
+      const { inode, target } = this.#hardlink(entry, parent, name);
       this.#supersede(trail, parent, name);
-      this.#put(parent, name, target);
-      this.#linkOrder(parent, name, entry.order);
+      this.#put(parent, name, inode);
+      this.#noteLink(parent, name, { order: entry.order, target });
       return;
     }
     if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
@@ -149,10 +155,10 @@ export class TreeBuilder {
     this.#put(parent, name, inode);
   }
 
-  #linkOrder(parent: Inode, name: string, order: number): void {
-    const orders = this.#linkOrders.get(parent);
-    if (orders === undefined) this.#linkOrders.set(parent, new Map([[name, order]]));
-    else orders.set(name, order);
+  #noteLink(parent: Inode, name: string, link: Link): void {
+    const links = this.#links.get(parent);
+    if (links === undefined) this.#links.set(parent, new Map([[name, link]]));
+    else links.set(name, link);
   }
 
   /**
@@ -162,8 +168,8 @@ export class TreeBuilder {
   #supersede(path: readonly string[], parent: Inode, name: string): void {
     const existing = parent.children?.get(name);
     if (existing === undefined) return;
-    const order = this.#linkOrders.get(parent)?.get(name);
-    this.#linkOrders.get(parent)?.delete(name);
+    const link = this.#links.get(parent)?.get(name);
+    this.#links.get(parent)?.delete(name);
     if (!this.#isAci && [...path, name].some((part) => part.startsWith(WHITEOUT))) return;
     let directory = this.#supersededDirectory(path);
     if (directory?.children?.has(name) !== false) {
@@ -174,7 +180,7 @@ export class TreeBuilder {
     }
     if (directory === undefined) throw new LaminaError('INTERNAL', 'An empty tree has no room');
     directory.children?.set(name, existing);
-    if (order !== undefined) this.#linkOrder(directory, name, order);
+    if (link !== undefined) this.#noteLink(directory, name, link);
     addName(this.#replaced, directory, name);
     addName(this.#replaced, parent, name);
   }
@@ -258,23 +264,23 @@ export class TreeBuilder {
 
   /**
    * The inode that a hard link gives a further name: one of this layer where it comes before the link, else a
-   * placeholder for the merge, which knows the layers below. The link's own attributes do not count.
+   * placeholder for the merge, which knows the layers below. `target`: where it is one of this layer, the path that the
+   * merge looks up before it believes that. The link's own attributes do not count.
    */
-  #hardlink(entry: TarEntry, linkParent: Inode, linkName: string): Inode {
+  #hardlink(entry: TarEntry, linkParent: Inode, linkName: string): { inode: Inode; target: string | undefined } {
     const { components } = cleanPath(entry.linkName);
     const last = components.pop();
     if (last === undefined) throw linkInvalid(entry, 'its target is the root');
     const parent = resolveDirectory(this.#root, components, { follow: true });
     if (parent === linkParent && last === linkName) throw linkInvalid(entry, 'it is a link to itself');
-    const target = parent?.children?.get(last);
-    if (target !== undefined) {
-      if (!isDirectory(target)) {
-        (target.xattrs ??= new Map()).set(marker.linked, MARKED);
-        return target;
-      }
-      if (target.order !== 0) throw linkInvalid(entry, 'its target is a directory');
+    const path = `/${[...components, last].join('/')}`;
+    const own = parent?.children?.get(last);
+    // Where the layer has a directory, it may have put a file in its place by way of a lower symlink.
+    if (own !== undefined && !isDirectory(own)) {
+      (own.xattrs ??= new Map()).set(marker.linked, MARKED);
+      return { inode: own, target: path };
     }
-    return {
+    const inode: Inode = {
       mode: S_IFREG,
       uid: 0,
       gid: 0,
@@ -284,8 +290,9 @@ export class TreeBuilder {
       rdev: 0,
       order: entry.order,
       extents: [],
-      xattrs: new Map([[marker.link, Buffer.from(`/${[...components, last].join('/')}`, 'latin1')]]),
+      xattrs: new Map([[marker.link, Buffer.from(path, 'latin1')]]),
     };
+    return { inode, target: undefined };
   }
 
   /** Each whiteout where it stands; those below something that is no directory in this layer, on the root. */
@@ -328,8 +335,8 @@ export class TreeBuilder {
     const child = here.children?.get(name);
     if (child === undefined) this.#put(here, name, whiteoutDevice());
     else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, MARKED);
-    // Anything else of the layer replaces what is below in any case, but not before the layer has gone through that.
-    else if (this.#replaced.get(here)?.has(name) === true) addName(this.#whitedOut, here, name);
+    // Anything else of the layer replaces what is below in any case, but other entries may come before it.
+    else addName(this.#whitedOut, here, name);
     return true;
   }
 
@@ -342,11 +349,7 @@ export class TreeBuilder {
       for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
       this.#markNames(inode);
     }
-    for (const [inode, names] of this.#whitedOut) {
-      const value = Buffer.from([...names].join('\0'), 'latin1');
-      if (value.length > XATTR_VALUE_MAX) throw tooOften(value.length);
-      (inode.xattrs ??= new Map()).set(marker.whiteouts, value);
-    }
+    for (const [directory, names] of this.#whitedOut) setList(directory, marker.whiteouts, [...names]);
   }
 
   /**
@@ -354,22 +357,21 @@ export class TreeBuilder {
    * of a directory, there must be for those that replace or are replaced: else the wrong one might come last.
    */
   #markNames(directory: Inode): void {
-    const orders = this.#linkOrders.get(directory);
+    const links = this.#links.get(directory);
     const replaced = this.#replaced.get(directory);
     const marks: string[] = [];
     const more: string[] = [];
+    const targets: string[] = [];
     for (const [name, child] of directory.children ?? []) {
       if (isDirectory(child) || child.xattrs?.has(marker.linked) !== true) continue;
-      (replaced?.has(name) === true ? marks : more).push(`${orders?.get(name) ?? child.order}/${name}`);
+      const link = links?.get(name);
+      (replaced?.has(name) === true ? marks : more).push(`${link?.order ?? child.order}/${name}`);
+      if (link?.target !== undefined) targets.push(`${name}${link.target}`);
     }
-    let bytes = marks.reduce((n, mark) => n + mark.length + 1, -1);
+    const bytes = marks.reduce((n, mark) => n + mark.length + 1, -1);
     if (bytes > XATTR_VALUE_MAX) throw tooOften(bytes);
-    for (const mark of more) {
-      bytes += mark.length + 1;
-      if (bytes > XATTR_VALUE_MAX) break;
-      marks.push(mark);
-    }
-    if (marks.length > 0) (directory.xattrs ??= new Map()).set(marker.names, Buffer.from(marks.join('\0'), 'latin1'));
+    setList(directory, marker.names, [...marks, ...more]);
+    setList(directory, marker.targets, targets);
   }
 }
 
@@ -384,6 +386,14 @@ function addName(names: Map<Inode, Set<string>>, directory: Inode, name: string)
   const known = names.get(directory);
   if (known === undefined) names.set(directory, new Set([name]));
   else known.add(name);
+}
+
+/** As many of `items` as there is room for. */
+function setList(inode: Inode, name: string, items: readonly string[]): void {
+  let bytes = -1;
+  const tooMany = items.findIndex((item) => (bytes += item.length + 1) > XATTR_VALUE_MAX);
+  const kept = tooMany === -1 ? items : items.slice(0, tooMany);
+  if (kept.length > 0) (inode.xattrs ??= new Map()).set(name, Buffer.from(kept.join('\0'), 'latin1'));
 }
 
 function tooOften(bytes: number): LaminaError {

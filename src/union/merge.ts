@@ -168,6 +168,11 @@ class Merge {
     const parent = this.#directory(entry.parent);
     const { name, inode } = entry;
     const existing = parent.children?.get(name);
+    const named = entry.target === undefined ? undefined : this.#linkTarget(entry.target);
+    if (named !== undefined && !isDirectory(named)) {
+      this.#set(parent, name, named, existing);
+      return true;
+    }
     const link = linkOf(inode);
     if (link !== undefined) {
       const target = this.#targets.get(inode) ?? this.#linkTarget(link);

@@ -11,6 +11,8 @@ export interface Place {
   order: number;
   /** The layer whites out this name or one above it, or makes it opaque: no lower layer has anything there, even behind a symlink. */
   isNew?: boolean;
+  /** Of a hard link to a file of its layer: the path that it names. */
+  readonly target: string | undefined;
   /** The layer has replaced it itself later. */
   readonly superseded: boolean;
   /** Where the directory is in the image, and in which epoch of the merge that was found. */
@@ -51,7 +53,8 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
     place.isNew = isNew || isWhitedOut || isOpaque;
     // Trees of before the marker say it only by names that are still there.
     if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
-    const orders = nameOrders(inode);
+    const orders = pairs(inode, marker.names);
+    const targets = pairs(inode, marker.targets);
     const whitedOut = new Set(textOf(inode, marker.whiteouts)?.split('\0'));
     for (const [name, child] of inode.children ?? []) {
       if (child.xattrs?.has(marker.superseded) === true) {
@@ -59,7 +62,14 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
         continue;
       }
       const order = orders?.get(name);
-      const next: Place = { parent: place, name, inode: child, order: order ?? child.order, superseded };
+      const next: Place = {
+        parent: place,
+        name,
+        inode: child,
+        order: order === undefined ? child.order : Number(order),
+        target: targets?.get(name),
+        superseded,
+      };
       if (order !== undefined) exact.add(next);
       if (!place.isNew && whitedOut.has(name)) whiteouts.push(next);
       todo.push(next);
@@ -74,20 +84,22 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
 }
 
 function rootPlace(inode: Inode, superseded: boolean): Place {
-  return { parent: undefined, name: '', inode, order: 0, superseded };
+  return { parent: undefined, name: '', inode, order: 0, target: undefined, superseded };
 }
 
 function textOf({ xattrs }: Inode, name: string): string | undefined {
   return xattrs?.get(name)?.toString('latin1');
 }
 
-function nameOrders(inode: Inode): Map<string, number> | undefined {
-  const text = textOf(inode, marker.names);
+/** A marker's list of two things each, the name among them, with a slash between. */
+function pairs(inode: Inode, list: typeof marker.names | typeof marker.targets): Map<string, string> | undefined {
+  const text = textOf(inode, list);
   if (text === undefined) return undefined;
   return new Map(
-    text.split('\0').map((mark) => {
-      const slash = mark.indexOf('/');
-      return [mark.slice(slash + 1), Number(mark.slice(0, slash))];
+    text.split('\0').map((item) => {
+      const slash = item.indexOf('/');
+      const [left, right] = [item.slice(0, slash), item.slice(slash + 1)];
+      return list === marker.names ? [right, left] : [left, right];
     }),
   );
 }
