@@ -140,7 +140,7 @@ export class TreeBuilder {
     else if (name.startsWith(META)) this.#hide(parent, name, entry.name);
     if (entry.type === 'hardlink') {
       const { inode, target } = this.#hardlink(entry, parent, name);
-      this.#supersede(trail, parent, name);
+      if (existing !== undefined) this.#supersede(trail, parent, name, existing);
       this.#put(parent, name, inode);
       this.#noteLink(parent, name, { order: entry.order, target });
       return;
@@ -151,7 +151,7 @@ export class TreeBuilder {
       return;
     }
     const inode = inodeOf(entry, this.#appendix, this.#notes);
-    this.#supersede(trail, parent, name);
+    if (existing !== undefined) this.#supersede(trail, parent, name, existing);
     this.#put(parent, name, inode);
   }
 
@@ -165,9 +165,7 @@ export class TreeBuilder {
    * Keeps what a name of `parent`, which is at `path`, has been so far: what came after it in the archive may have meant
    * it, by a way that only the lower layers know; and a directory in the place of a file has none of their children.
    */
-  #supersede(path: readonly string[], parent: Inode, name: string): void {
-    const existing = parent.children?.get(name);
-    if (existing === undefined) return;
+  #supersede(path: readonly string[], parent: Inode, name: string, existing: Inode): void {
     const link = this.#links.get(parent)?.get(name);
     this.#links.get(parent)?.delete(name);
     if (!this.#isAci && [...path, name].some((part) => part.startsWith(WHITEOUT))) return;
@@ -236,11 +234,11 @@ export class TreeBuilder {
     const directory = resolveDirectory(this.#root, components, {
       follow: true,
       trail,
-      make: (_replaced, parent, name) => {
+      make: (replaced, parent, name) => {
         this.#countInode();
         // Below a name that starts like a whiteout nothing can be seen, though a symlink may lead there.
         if (name.startsWith(WHITEOUT) && !this.#isAci) this.#hide(parent, name, about);
-        this.#supersede(trail, parent, name);
+        if (replaced !== undefined) this.#supersede(trail, parent, name, replaced);
         return impliedDirectory();
       },
     });

@@ -78,8 +78,9 @@ class Merge {
       // What a hard link names is found when its turn comes, though its names may have to wait.
       for (let link = links[known]; link !== undefined && link.order <= entry.order; link = links[++known])
         this.#findTarget(link);
-      // By the time that its target is there, something else is at this name.
-      if (!this.#put(entry, device) && !entry.superseded) deferred.push(entry);
+      if (this.#put(entry, device)) continue;
+      // By the time that its target is there, something else is at this name, or may be at the one that it goes by.
+      if (!entry.superseded) deferred.push({ ...entry, target: undefined });
     }
     this.#targets.clear();
     this.#putDeferred(deferred, device);

@@ -11,7 +11,7 @@ export interface Place {
   order: number;
   /** The layer whites out this name or one above it, or makes it opaque: no lower layer has anything there, even behind a symlink. */
   isNew?: boolean;
-  /** Of a hard link to a file of its layer: the path that it names. */
+  /** Of a hard link to a file of its layer, where its order is known: the path that it names. */
   readonly target: string | undefined;
   /** The layer has replaced it itself later. */
   readonly superseded: boolean;
@@ -67,7 +67,7 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
         name,
         inode: child,
         order: order === undefined ? child.order : Number(order),
-        target: targets?.get(name),
+        target: order === undefined ? undefined : targets?.get(name),
         superseded,
       };
       if (order !== undefined) exact.add(next);

@@ -275,6 +275,11 @@ t.test('what a layer replaces itself counts for what came in between', async (t)
     'directories that are only implied',
   );
   t.same(await merged([base, ['b => later', 'later=1', 'b=22']]), ['/b 2', '/l -> t', '/later 1', '/low 3']);
+  t.same(
+    await merged([base, ['b => later', 'c => b', 'later=1', 'b=22']]),
+    ['/b 2', '/c 1 #1', '/l -> t', '/later 1 #1', '/low 3'],
+    'a target that comes later',
+  );
   t.same(await merged([base, ['b => nothing', 'b=22']]), ['/b 2', '/l -> t', '/low 3'], 'or never');
   t.same(
     await merged([['x -> .'], ['d/', 'x/d=1', 'd/', 'd/f=1']]),
@@ -303,6 +308,12 @@ t.test('a layer replaces more hard links of a directory than its tree can say', 
   const names = Array.from({ length: 400 }, (_, i) => `${'n'.repeat(200)}${i}`);
   const links = names.map((name) => `${name} => f`);
   t.equal(await code([['f=1', ...links]]), 'no error');
+  const [last = ''] = names.slice(-1);
+  const both = await merged([[`${last}=22`], ['f=1', ...links, `g => ${last}`]]);
+  t.ok(
+    both.every((line) => line.endsWith(' 1 #1')),
+    'nor is a lower file taken for one of them',
+  );
   t.equal(await code([['f=1', ...links, ...links]]), 'LIMIT_EXCEEDED');
 });
 
