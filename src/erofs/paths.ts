@@ -56,6 +56,8 @@ export interface ResolveOptions {
   readonly follow: boolean;
   /** Makes what is missing, in place of whatever is there instead; without it the answer is undefined then. */
   readonly make?: ((replaced: Inode | undefined, parent: Inode, name: string) => Inode) | undefined;
+  /** Given empty; holds the names from the root to where the way has led, without symlinks: in `make`, to `parent`. */
+  readonly trail?: string[] | undefined;
 }
 
 /**
@@ -65,7 +67,7 @@ export interface ResolveOptions {
 export function resolveDirectory(
   root: Inode,
   components: readonly string[],
-  { follow, make }: ResolveOptions,
+  { follow, make, trail }: ResolveOptions,
 ): Inode | undefined {
   // Directories from the root to here, for ".."; names below that are to be made; and what is still to be walked, last first.
   const stack: Inode[] = [root];
@@ -77,7 +79,10 @@ export function resolveDirectory(
   for (let name = todo.pop(); name !== undefined; name = todo.pop()) {
     if (name === '..') {
       if (missing.pop() !== undefined) continue;
-      if (stack.length > 1) stack.pop();
+      if (stack.length > 1) {
+        stack.pop();
+        trail?.pop();
+      }
       here = stack.at(-1) ?? root;
       continue;
     }
@@ -87,6 +92,7 @@ export function resolveDirectory(
       const target = child.target ?? '';
       if (target.startsWith('/')) {
         stack.length = 1;
+        if (trail !== undefined) trail.length = 0;
         here = root;
       }
       const parts = target.split('/');
@@ -97,6 +103,7 @@ export function resolveDirectory(
     }
     if (child !== undefined && isDirectory(child)) {
       stack.push(child);
+      trail?.push(name);
       here = child;
     } else missing.push(name);
     if (make !== undefined && stack.length + missing.length > DEPTH_MAX) throw tooDeep(components);
@@ -105,6 +112,7 @@ export function resolveDirectory(
   for (const name of missing) {
     const made = make(here.children?.get(name), here, name);
     here.children?.set(name, made);
+    trail?.push(name);
     here = made;
   }
   return here;

@@ -64,8 +64,16 @@ export const marker = {
   link: 'trusted.lamina.link',
   /** "y": more than one entry of the layer has named it, though the others may have been replaced. */
   linked: 'trusted.lamina.linked',
-  /** On a directory: "ORDER/NAME", NUL-separated, of its names of linked files; absent where there are too many for it. */
+  /** On a directory: "ORDER/NAME", NUL-separated, of its names of linked files; of as many as there is room for. */
   names: 'trusted.lamina.names',
+  /** On a directory: "NAME/PATH", NUL-separated: what the hard links in it to files of the layer name; as many as there is room for. */
+  targets: 'trusted.lamina.targets',
+  /** On a directory: the place in the archive of the last of several entries for it; the inode's order is the first's. */
+  again: 'trusted.lamina.again',
+  /** On a directory: names, NUL-separated, that the layer whites out and has something else than a directory at; as many as there is room for. */
+  whiteouts: 'trusted.lamina.whiteouts',
+  /** "y": a directory in the root that holds, numbered, further trees: of what the layer has replaced itself. */
+  superseded: 'trusted.lamina.superseded',
   /** "y": a real character device 0:0 of the image, which without this would read as a whiteout. */
   device: 'trusted.lamina.device',
   /** On the root: whiteouts that have no place in the tree, NUL-separated paths. */

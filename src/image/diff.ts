@@ -53,12 +53,20 @@ class ChangeObserver implements MergeObserver {
   readonly #now = new Map<string, Change>();
   /** What whiteouts took away, by path. */
   readonly #removed = new Map<string, Inode>();
+  /** Directories of the layers below in whose place the layer has put something, if only for a while; by path. */
+  readonly #covered = new Map<string, Inode>();
+  /** By directory: names under which the layers below had nothing. */
+  readonly #fresh = new Map<Inode, Set<string>>();
 
   place(parent: Inode, name: string, inode: Inode, before: Inode | undefined, implied: boolean): void {
     const path = this.#where.path(parent, name);
     this.#where.placed(parent, name, inode);
     const known = this.#now.get(path);
     const was = before ?? this.#removed.get(path);
+    if (before === undefined) this.#fresh.set(parent, (this.#fresh.get(parent) ?? new Set()).add(name));
+    else if (isDirectory(before) && this.#fresh.get(parent)?.has(name) !== true && !this.#covered.has(path)) {
+      this.#covered.set(path, before);
+    }
     // A directory that is implied where one was removed is the same to whoever looks.
     if (implied && was !== undefined && isDirectory(was)) return;
     const kind = known?.kind === 'added' || was === undefined ? 'added' : 'changed';
@@ -76,29 +84,36 @@ class ChangeObserver implements MergeObserver {
   }
 
   layerDone(root: Inode, layer: number): void {
-    for (const [path, was] of this.#removed) this.#deletions(path, was, root);
+    for (const [path, was] of this.#removed) this.#deletions(path, was, find(root, path));
+    for (const [path, was] of this.#covered) {
+      const now = find(root, path);
+      if (now !== undefined && isDirectory(now)) this.#deletions(path, was, now);
+    }
     // Through symlinks of its own a layer can put something where it then puts something else.
     const lasting = [...this.#now.values()].filter(({ path, kind }) => kind === 'deleted' || find(root, path));
     const changes = lasting.sort((a, b) => (a.path < b.path ? -1 : 1));
     this.layers.push({ layer, changes });
     this.#now.clear();
     this.#removed.clear();
+    this.#covered.clear();
+    this.#fresh.clear();
   }
 
   /** What was removed and is not there again; of a directory that is, what was in it. */
-  #deletions(path: string, was: Inode, root: Inode): void {
-    const todo = [{ path, was, now: find(root, path) }];
+  #deletions(path: string, was: Inode, now: Inode | undefined): void {
+    const todo = [{ path, was, now }];
     for (let item = todo.pop(); item !== undefined; item = todo.pop()) {
-      const { now } = item;
-      if (now === undefined) {
+      if (item.now === undefined) {
         this.#now.set(item.path, { path: item.path, kind: 'deleted', mode: item.was.mode });
         continue;
       }
       const change = this.#now.get(item.path);
       if (change?.kind === 'added') this.#now.set(item.path, { ...change, kind: 'changed' });
-      if (!isDirectory(item.was) || !isDirectory(now)) continue;
+      if (!isDirectory(item.was) || !isDirectory(item.now)) continue;
+      const fresh = this.#fresh.get(item.was);
       for (const [name, child] of item.was.children ?? []) {
-        todo.push({ path: `${item.path}/${name}`, was: child, now: now.children?.get(name) });
+        if (fresh?.has(name) !== true)
+          todo.push({ path: `${item.path}/${name}`, was: child, now: item.now.children?.get(name) });
       }
     }
   }

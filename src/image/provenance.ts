@@ -58,7 +58,9 @@ class PathObserver implements MergeObserver {
   }
 
   place(parent: Inode, name: string, _inode: Inode, _before: Inode | undefined, implied: boolean): void {
-    if (name === this.#name && !implied) this.#touched.add(parent);
+    if (name !== this.#name) return;
+    if (implied) this.#touched.delete(parent);
+    else this.#touched.add(parent);
   }
 
   attributes(parent: Inode | undefined, name: string): void {

@@ -3,6 +3,12 @@
  * (src/union): directories that the layer merely implies, whiteouts, opaque directories, hard links to what is not in
  * the layer. Whiteouts say something about the layers below and never touch the layer's own entries, wherever in the
  * archive they stand (image-spec layer.md, "Whiteouts").
+ *
+ * A name has one inode in the tree, the last. What was there before is kept in further trees, below one name of the root:
+ *
+ *     /usr/lib/a              the layer's last word
+ *     /.wh..lamina/0/usr/lib/a    what it replaced first there, at its path, with its own place in the archive
+ *     /.wh..lamina/1/usr/lib/a    what it replaced next
  */
 import { LaminaError } from '../errors.js';
 import { NAME_MAX, XATTR_VALUE_MAX } from '../erofs/layout.js';
@@ -19,11 +25,19 @@ import { viewed } from './view.js';
 /** What AUFS kept for itself; only the opaque marker of it has a meaning in images. */
 const META = '.wh..wh.';
 const OPAQUE = '.wh..wh..opq';
+/** What the layer has replaced itself. The merge knows it by its marker: in an appc image a file may have the name. */
+const SUPERSEDED = '.wh..lamina';
 
 /** Inodes and whiteouts of one layer: some 400 bytes each while the tree is built. */
 const INODES_MAX = 8_000_000;
 /** Bytes of the names, link targets and attributes of one layer: in the compressed layer they may be a thousandth. */
 const TEXT_MAX = 1024 * 1024 * 1024;
+
+interface Link {
+  readonly order: number;
+  /** Where it names something of this layer: that as a path, by which the merge may find something else. */
+  readonly target: string | undefined;
+}
 
 interface Whiteout {
   /** Components, as written: a whiteout is resolved in the lower layers. */
@@ -39,10 +53,16 @@ export class TreeBuilder {
   readonly #whiteouts: Whiteout[] = [];
   /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
   readonly #hidden = new Map<Inode, Set<string>>();
-  /** Directories that took the place of something else in this layer. */
-  readonly #replacing = new Set<Inode>();
-  /** By directory and name: the places of hard links in the archive. */
-  readonly #linkOrders = new Map<Inode, Map<string, number>>();
+  /** Trees of what this layer has replaced itself; only the last still grows. */
+  readonly #superseded: Inode[] = [];
+  /** By directory: names that were something else before. */
+  readonly #replaced = new Map<Inode, Set<string>>();
+  /** Directories with several entries: the place of the last. */
+  readonly #again = new Map<Inode, number>();
+  /** By directory: names, other than of directories, that the layer also whites out. */
+  readonly #whitedOut = new Map<Inode, Set<string>>();
+  /** By directory and name. */
+  readonly #links = new Map<Inode, Map<string, Link>>();
   #inodes = 1;
   #text = 0;
 
@@ -78,7 +98,7 @@ export class TreeBuilder {
   finish(appendixStart: number): { root: Inode; appendix: Appendix } {
     for (const [parent, names] of this.#hidden) for (const name of names) parent.children?.delete(name);
     this.#placeWhiteouts();
-    for (const inode of this.#replacing) (inode.xattrs ??= new Map()).set(marker.whiteout, MARKED);
+    this.#placeSuperseded();
     this.#markDirectories();
     this.#appendix.place(appendixStart);
     return { root: this.#root, appendix: this.#appendix };
@@ -103,46 +123,86 @@ export class TreeBuilder {
   }
 
   #queueWhiteout(whiteout: Whiteout): void {
+    if (whiteout.path.some((name) => name.startsWith(WHITEOUT))) {
+      this.#noteHidden(whiteout.path.join('/'));
+      return;
+    }
     this.#countInode();
     this.#whiteouts.push(whiteout);
   }
 
   #addEntry(entry: TarEntry, parents: readonly string[], name: string): void {
     this.#checkName(name, entry.name);
-    const parent = this.#directory(parents, entry.name);
+    const trail: string[] = [];
+    const parent = this.#directory(parents, entry.name, trail);
     const existing = parent.children?.get(name);
     if (this.#isAci) checkNew(existing, entry);
     else if (name.startsWith(META)) this.#hide(parent, name, entry.name);
     if (entry.type === 'hardlink') {
-      this.#put(parent, name, this.#hardlink(entry, parent, name));
-      this.#linkOrder(parent, name, entry.order);
+      const { inode, target } = this.#hardlink(entry, parent, name);
+      if (existing !== undefined) this.#supersede(trail, parent, name, existing);
+      this.#put(parent, name, inode);
+      this.#noteLink(parent, name, { order: entry.order, target });
       return;
     }
     if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
-      if (existing.order === 0) existing.order = entry.order;
+      if (existing.order !== 0) this.#again.set(existing, entry.order);
       setAttributes(existing, entry, entry.name, this.#notes);
       return;
     }
     const inode = inodeOf(entry, this.#appendix, this.#notes);
-    if (existing !== undefined) {
-      this.#replaces(existing, inode);
-      this.#linkOrders.get(parent)?.delete(name);
-    }
+    if (existing !== undefined) this.#supersede(trail, parent, name, existing);
     this.#put(parent, name, inode);
   }
 
-  #linkOrder(parent: Inode, name: string, order: number): void {
-    const orders = this.#linkOrders.get(parent);
-    if (orders === undefined) this.#linkOrders.set(parent, new Map([[name, order]]));
-    else orders.set(name, order);
+  #noteLink(parent: Inode, name: string, link: Link): void {
+    const links = this.#links.get(parent);
+    if (links === undefined) this.#links.set(parent, new Map([[name, link]]));
+    else links.set(name, link);
   }
 
   /**
-   * A directory where the archive had something else before: that has removed what is below in the lower layers, so
-   * their children must not come back.
+   * Keeps what a name of `parent`, which is at `path`, has been so far: what came after it in the archive may have meant
+   * it, by a way that only the lower layers know; and a directory in the place of a file has none of their children.
    */
-  #replaces(existing: Inode, inode: Inode): void {
-    if (isDirectory(inode) && !isDirectory(existing)) this.#replacing.add(inode);
+  #supersede(path: readonly string[], parent: Inode, name: string, existing: Inode): void {
+    const link = this.#links.get(parent)?.get(name);
+    this.#links.get(parent)?.delete(name);
+    if (!this.#isAci && [...path, name].some((part) => part.startsWith(WHITEOUT))) return;
+    let directory = this.#supersededDirectory(path);
+    if (directory?.children?.has(name) !== false) {
+      // Whoever looked for room in older trees would look again and again.
+      this.#superseded.push(impliedDirectory());
+      this.#countInode();
+      directory = this.#supersededDirectory(path);
+    }
+    if (directory === undefined) throw new LaminaError('INTERNAL', 'An empty tree has no room');
+    directory.children?.set(name, existing);
+    if (link !== undefined) this.#noteLink(directory, name, link);
+    addName(this.#replaced, directory, name);
+    addName(this.#replaced, parent, name);
+  }
+
+  /** The directory at `path` in the last of the trees of what is superseded; undefined where something else is on the way. */
+  #supersededDirectory(path: readonly string[]): Inode | undefined {
+    let here = this.#superseded.at(-1);
+    for (const name of path) {
+      let child = here?.children?.get(name);
+      if (child === undefined && here !== undefined) this.#put(here, name, (child = impliedDirectory()));
+      if (child === undefined || !isDirectory(child)) return undefined;
+      here = child;
+    }
+    return here;
+  }
+
+  #placeSuperseded(): void {
+    if (this.#superseded.length === 0) return;
+    const trees = impliedDirectory();
+    trees.xattrs = new Map([[marker.superseded, MARKED]]);
+    for (const [i, tree] of this.#superseded.entries()) trees.children?.set(String(i), tree);
+    let name = SUPERSEDED;
+    while (this.#root.children?.has(name) === true) name += '.';
+    this.#root.children?.set(name, trees);
   }
 
   #put(parent: Inode, name: string, inode: Inode): void {
@@ -168,27 +228,30 @@ export class TreeBuilder {
     }
   }
 
-  #directory(components: readonly string[], about: string): Inode {
+  /** `trail`: see {@link resolveDirectory}. */
+  #directory(components: readonly string[], about: string, trail: string[]): Inode {
     for (const name of components) this.#checkName(name, about);
     const directory = resolveDirectory(this.#root, components, {
       follow: true,
+      trail,
       make: (replaced, parent, name) => {
         this.#countInode();
         // Below a name that starts like a whiteout nothing can be seen, though a symlink may lead there.
         if (name.startsWith(WHITEOUT) && !this.#isAci) this.#hide(parent, name, about);
-        const made = impliedDirectory();
-        if (replaced !== undefined) this.#replaces(replaced, made);
-        return made;
+        if (replaced !== undefined) this.#supersede(trail, parent, name, replaced);
+        return impliedDirectory();
       },
     });
     return directory ?? this.#root;
   }
 
   #hide(parent: Inode, name: string, about: string): void {
+    this.#noteHidden(about);
+    addName(this.#hidden, parent, name);
+  }
+
+  #noteHidden(about: string): void {
     this.#notes.add('an entry at or below a name that starts with .wh. is hidden', about);
-    const names = this.#hidden.get(parent);
-    if (names === undefined) this.#hidden.set(parent, new Set([name]));
-    else names.add(name);
   }
 
   #checkName(name: string, about: string): void {
@@ -199,23 +262,23 @@ export class TreeBuilder {
 
   /**
    * The inode that a hard link gives a further name: one of this layer where it comes before the link, else a
-   * placeholder for the merge, which knows the layers below. The link's own attributes do not count.
+   * placeholder for the merge, which knows the layers below. `target`: where it is one of this layer, the path that the
+   * merge looks up before it believes that. The link's own attributes do not count.
    */
-  #hardlink(entry: TarEntry, linkParent: Inode, linkName: string): Inode {
+  #hardlink(entry: TarEntry, linkParent: Inode, linkName: string): { inode: Inode; target: string | undefined } {
     const { components } = cleanPath(entry.linkName);
     const last = components.pop();
     if (last === undefined) throw linkInvalid(entry, 'its target is the root');
     const parent = resolveDirectory(this.#root, components, { follow: true });
     if (parent === linkParent && last === linkName) throw linkInvalid(entry, 'it is a link to itself');
-    const target = parent?.children?.get(last);
-    if (target !== undefined) {
-      if (!isDirectory(target)) {
-        (target.xattrs ??= new Map()).set(marker.linked, MARKED);
-        return target;
-      }
-      if (target.order !== 0) throw linkInvalid(entry, 'its target is a directory');
+    const path = `/${[...components, last].join('/')}`;
+    const own = parent?.children?.get(last);
+    // Where the layer has a directory, it may have put a file in its place by way of a lower symlink.
+    if (own !== undefined && !isDirectory(own)) {
+      (own.xattrs ??= new Map()).set(marker.linked, MARKED);
+      return { inode: own, target: path };
     }
-    return {
+    const inode: Inode = {
       mode: S_IFREG,
       uid: 0,
       gid: 0,
@@ -225,8 +288,9 @@ export class TreeBuilder {
       rdev: 0,
       order: entry.order,
       extents: [],
-      xattrs: new Map([[marker.link, Buffer.from(`/${[...components, last].join('/')}`, 'latin1')]]),
+      xattrs: new Map([[marker.link, Buffer.from(path, 'latin1')]]),
     };
+    return { inode, target: undefined };
   }
 
   /** Each whiteout where it stands; those below something that is no directory in this layer, on the root. */
@@ -269,7 +333,8 @@ export class TreeBuilder {
     const child = here.children?.get(name);
     if (child === undefined) this.#put(here, name, whiteoutDevice());
     else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, MARKED);
-    // Anything else of the layer replaces what is below in any case.
+    // Anything else of the layer replaces what is below in any case, but other entries may come before it.
+    else addName(this.#whitedOut, here, name);
     return true;
   }
 
@@ -277,17 +342,34 @@ export class TreeBuilder {
     const todo = [this.#root];
     for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
       if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, MARKED);
-      const orders = this.#linkOrders.get(inode);
-      const names: string[] = [];
-      for (const [name, child] of inode.children ?? []) {
-        if (isDirectory(child)) todo.push(child);
-        // An inode has one order, but each of its names has a place of its own in the archive.
-        else if (child.xattrs?.has(marker.linked) === true) names.push(`${orders?.get(name) ?? child.order}/${name}`);
-      }
-      if (names.length === 0) continue;
-      const value = Buffer.from(names.join('\0'), 'latin1');
-      if (value.length <= XATTR_VALUE_MAX) (inode.xattrs ??= new Map()).set(marker.names, value);
+      const again = this.#again.get(inode);
+      if (again !== undefined) (inode.xattrs ??= new Map()).set(marker.again, Buffer.from(String(again), 'latin1'));
+      for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
+      this.#markNames(inode);
     }
+    for (const [directory, names] of this.#whitedOut) setList(directory, marker.whiteouts, [...names]);
+  }
+
+  /**
+   * An inode has one order, but each of its names has a place of its own in the archive. Where there is not room for all
+   * of a directory, there must be for those that replace or are replaced: else the wrong one might come last.
+   */
+  #markNames(directory: Inode): void {
+    const links = this.#links.get(directory);
+    const replaced = this.#replaced.get(directory);
+    const marks: string[] = [];
+    const more: string[] = [];
+    const targets: string[] = [];
+    for (const [name, child] of directory.children ?? []) {
+      if (isDirectory(child) || child.xattrs?.has(marker.linked) !== true) continue;
+      const link = links?.get(name);
+      (replaced?.has(name) === true ? marks : more).push(`${link?.order ?? child.order}/${name}`);
+      if (link?.target !== undefined) targets.push(`${name}${link.target}`);
+    }
+    const bytes = marks.reduce((n, mark) => n + mark.length + 1, -1);
+    if (bytes > XATTR_VALUE_MAX) throw tooOften(bytes);
+    setList(directory, marker.names, [...marks, ...more]);
+    setList(directory, marker.targets, targets);
   }
 }
 
@@ -295,6 +377,26 @@ function checkNew(existing: Inode | undefined, { name }: TarEntry): void {
   if (existing === undefined || existing.order === 0) return;
   throw new LaminaError('TAR_INVALID', `The archive has ${printable(name)} twice`, {
     details: { path: name.slice(0, 200) },
+  });
+}
+
+function addName(names: Map<Inode, Set<string>>, directory: Inode, name: string): void {
+  const known = names.get(directory);
+  if (known === undefined) names.set(directory, new Set([name]));
+  else known.add(name);
+}
+
+/** As many of `items` as there is room for. */
+function setList(inode: Inode, name: string, items: readonly string[]): void {
+  let bytes = -1;
+  const tooMany = items.findIndex((item) => (bytes += item.length + 1) > XATTR_VALUE_MAX);
+  const kept = tooMany === -1 ? items : items.slice(0, tooMany);
+  if (kept.length > 0) (inode.xattrs ??= new Map()).set(name, Buffer.from(kept.join('\0'), 'latin1'));
+}
+
+function tooOften(bytes: number): LaminaError {
+  return new LaminaError('LIMIT_EXCEEDED', 'The layer replaces too many hard links of one directory', {
+    details: { bytes },
   });
 }
 

@@ -3,8 +3,9 @@
  *
  * Per layer, in this order (image-spec layer.md):
  * 1. its whiteouts and opaque directories take away from what the layers below made, found there by path;
- * 2. its entries are applied in the order of its archive: a directory keeps the children of the one it meets, anything
- *    else replaces what was there;
+ * 2. its entries are applied in the order of its archive, those too that it replaces itself later, since by way of lower
+ *    symlinks others may depend on them: a directory keeps the children of the one it meets, anything else replaces what
+ *    was there;
  * 3. hard links whose target came later in the archive are resolved.
  *
  * What a symlink in a lower layer means for a path of an upper one is the one thing on which the world is divided.
@@ -64,8 +65,7 @@ class Merge {
   }
 
   apply(layer: Inode, device: number): void {
-    const rootPlace: Place = { parent: undefined, name: '', inode: layer, order: 0 };
-    const { entries, links, whiteouts, opaques } = survey(rootPlace);
+    const { entries, links, whiteouts, opaques } = survey(layer);
     this.#removeLower(whiteouts, opaques, detachedPaths(layer));
     if (layer.xattrs?.has(marker.implied) !== true) {
       this.#observer?.attributes(undefined, '', this.root, layer);
@@ -78,7 +78,9 @@ class Merge {
       // What a hard link names is found when its turn comes, though its names may have to wait.
       for (let link = links[known]; link !== undefined && link.order <= entry.order; link = links[++known])
         this.#findTarget(link);
-      if (!this.#put(entry, device)) deferred.push(entry);
+      if (this.#put(entry, device)) continue;
+      // By the time that its target is there, something else is at this name, or may be at the one that it goes by.
+      if (!entry.superseded) deferred.push({ ...entry, target: undefined });
     }
     this.#targets.clear();
     this.#putDeferred(deferred, device);
@@ -167,10 +169,15 @@ class Merge {
     const parent = this.#directory(entry.parent);
     const { name, inode } = entry;
     const existing = parent.children?.get(name);
+    const named = entry.target === undefined ? undefined : this.#linkTarget(entry.target);
+    if (named !== undefined && !isDirectory(named)) {
+      this.#set(parent, name, named, existing);
+      return true;
+    }
     const link = linkOf(inode);
     if (link !== undefined) {
       const target = this.#targets.get(inode) ?? this.#linkTarget(link);
-      if (target === undefined) return false;
+      if (target === undefined || (entry.superseded && isDirectory(target))) return false;
       if (isDirectory(target)) throw missingTarget(entry);
       this.#set(parent, name, target, existing);
       return true;

@@ -11,28 +11,32 @@ export interface Place {
   order: number;
   /** The layer whites out this name or one above it, or makes it opaque: no lower layer has anything there, even behind a symlink. */
   isNew?: boolean;
+  /** Of a hard link to a file of its layer, where its order is known: the path that it names. */
+  readonly target: string | undefined;
+  /** The layer has replaced it itself later. */
+  readonly superseded: boolean;
   /** Where the directory is in the image, and in which epoch of the merge that was found. */
   resolved?: Inode;
   epoch?: number;
 }
 
 /**
- * A layer's names, apart from what is only a whiteout or implied; a directory before what is in it. A name's order is
- * its inode's place in the archive, of a file with several names what its directory has marked. Where the mark is missing,
- * because it would be too long or the tree is from before it, such names wait for the directories that they are in,
- * which may take the place of lower symlinks. `links`: what stands for a hard link to a lower layer and has several names,
- * in the order of the archive.
+ * A layer's names, apart from what is only a whiteout or implied, and with what it has replaced itself; a directory that
+ * has several entries comes twice, for the first and the last. A name's order is its inode's place in the archive, of a
+ * file with several names what its directory has marked. Where the mark is missing, because it would be too long or the
+ * tree is from before it, such names wait for the directories that they are in, which may take the place of lower
+ * symlinks. `links`: what stands for a hard link to a lower layer and has several names, in the order of the archive.
  */
-export function survey(root: Place): { entries: Place[]; links: Inode[]; whiteouts: Place[]; opaques: Place[] } {
+export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteouts: Place[]; opaques: Place[] } {
   const entries: Place[] = [];
   const whiteouts: Place[] = [];
   const opaques: Place[] = [];
   const files = new Set<Inode>();
   const linked = new Set<Inode>();
   const exact = new Set<Place>();
-  const todo = [root];
+  const todo = [rootPlace(layer, false)];
   for (let place = todo.pop(); place !== undefined; place = todo.pop()) {
-    const { inode } = place;
+    const { inode, superseded } = place;
     const isRoot = place.parent === undefined;
     const isNew = place.parent?.isNew === true;
     if (isWhiteout(inode)) {
@@ -44,14 +48,30 @@ export function survey(root: Place): { entries: Place[]; links: Inode[]; whiteou
     const isOpaque = inode.xattrs?.has(marker.opaque) === true;
     if (isOpaque && !isNew && !isWhitedOut) opaques.push(place);
     if (!isRoot && inode.xattrs?.has(marker.implied) !== true) entries.push(place);
+    const again = inode.xattrs?.get(marker.again);
+    if (!isRoot && again !== undefined) entries.push({ ...place, order: Number(again.toString('latin1')) });
     place.isNew = isNew || isWhitedOut || isOpaque;
     // Trees of before the marker say it only by names that are still there.
     if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
-    const orders = nameOrders(inode);
+    const orders = pairs(inode, marker.names);
+    const targets = pairs(inode, marker.targets);
+    const whitedOut = new Set(textOf(inode, marker.whiteouts)?.split('\0'));
     for (const [name, child] of inode.children ?? []) {
+      if (child.xattrs?.has(marker.superseded) === true) {
+        for (const tree of child.children?.values() ?? []) todo.push(rootPlace(tree, true));
+        continue;
+      }
       const order = orders?.get(name);
-      const next: Place = { parent: place, name, inode: child, order: order ?? child.order };
+      const next: Place = {
+        parent: place,
+        name,
+        inode: child,
+        order: order === undefined ? child.order : Number(order),
+        target: order === undefined ? undefined : targets?.get(name),
+        superseded,
+      };
       if (order !== undefined) exact.add(next);
+      if (!place.isNew && whitedOut.has(name)) whiteouts.push(next);
       todo.push(next);
     }
   }
@@ -63,13 +83,23 @@ export function survey(root: Place): { entries: Place[]; links: Inode[]; whiteou
   return { entries, links, whiteouts, opaques };
 }
 
-function nameOrders({ xattrs }: Inode): Map<string, number> | undefined {
-  const text = xattrs?.get(marker.names)?.toString('latin1');
+function rootPlace(inode: Inode, superseded: boolean): Place {
+  return { parent: undefined, name: '', inode, order: 0, target: undefined, superseded };
+}
+
+function textOf({ xattrs }: Inode, name: string): string | undefined {
+  return xattrs?.get(name)?.toString('latin1');
+}
+
+/** A marker's list of two things each, the name among them, with a slash between. */
+function pairs(inode: Inode, list: typeof marker.names | typeof marker.targets): Map<string, string> | undefined {
+  const text = textOf(inode, list);
   if (text === undefined) return undefined;
   return new Map(
-    text.split('\0').map((mark) => {
-      const slash = mark.indexOf('/');
-      return [mark.slice(slash + 1), Number(mark.slice(0, slash))];
+    text.split('\0').map((item) => {
+      const slash = item.indexOf('/');
+      const [left, right] = [item.slice(0, slash), item.slice(slash + 1)];
+      return list === marker.names ? [right, left] : [left, right];
     }),
   );
 }
@@ -79,7 +109,7 @@ function isMarked({ xattrs }: Inode): boolean {
 }
 
 export function detachedPaths(layer: Inode): string[][] {
-  const text = layer.xattrs?.get(marker.detached)?.toString('latin1') ?? '';
+  const text = textOf(layer, marker.detached) ?? '';
   return text === '' ? [] : text.split('\0').map((path) => path.split('/'));
 }
 
@@ -91,5 +121,5 @@ export function pathOf(place: Place): string[] {
 
 /** The path of a hard link's target, of an inode that stands for one. */
 export function linkOf(inode: Inode): string | undefined {
-  return inode.xattrs?.get(marker.link)?.toString('latin1');
+  return textOf(inode, marker.link);
 }

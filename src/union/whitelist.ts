@@ -1,6 +1,6 @@
 /** The pathWhitelist of appc images: of a layer's tree only the listed paths are used (spec/aci.md, "pathWhitelist"). */
 import { cleanPath } from '../erofs/paths.js';
-import type { Inode } from '../erofs/tree.js';
+import { marker, type Inode } from '../erofs/tree.js';
 
 /** A listed path, or one on the way to some. */
 interface Listed {
@@ -13,10 +13,15 @@ interface Listed {
  * in it. Directories on the way to a listed path stay as they are.
  */
 export function keepListed(root: Inode, paths: readonly string[]): void {
-  const todo: { readonly directory: Inode; readonly here: Listed }[] = [{ directory: root, here: listedTree(paths) }];
+  const top = listedTree(paths);
+  const todo: { readonly directory: Inode; readonly here: Listed }[] = [{ directory: root, here: top }];
   for (let next = todo.pop(); next !== undefined; next = todo.pop()) {
     const { directory, here } = next;
     for (const [name, child] of directory.children ?? []) {
+      if (child.xattrs?.has(marker.superseded) === true) {
+        for (const tree of child.children?.values() ?? []) todo.push({ directory: tree, here: top });
+        continue;
+      }
       const listed = here.below.get(name);
       const stays = listed !== undefined && (listed.listed || child.children !== undefined);
       if (!stays) directory.children?.delete(name);

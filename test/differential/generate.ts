@@ -31,12 +31,8 @@ class Generator {
   #entries: StackEntry[] = [];
   /** What this layer has said of a path. */
   #touched = new Map<string, 'explicit' | 'implied' | 'whiteout'>();
-  /** Lower symlinks that this layer went through, lower files that it linked to: see {@link #isUsed}. */
+  /** Lower symlinks that this layer went through, what it put behind them, lower files that it linked to: see {@link #isUsed}. */
   #used = new Set<string>();
-  /** Hard links to symlinks: what is named through them an archive may put in two places. */
-  #borrowed = new Set<string>();
-  /** By which path this layer has named a place. */
-  #written = new Map<string, string>();
   /** Directories that this layer has made opaque. */
   #emptied = new Set<string>();
   /** Of what this layer has made, for hard links to it. */
@@ -60,9 +56,7 @@ class Generator {
       this.#entries = [];
       this.#touched = new Map();
       this.#used = new Set();
-      this.#borrowed = new Set();
       this.#emptied = new Set();
-      this.#written = new Map();
       const count = random.int(5, 60);
       for (let tries = 0; this.#entries.length < count && tries < 4 * count; tries++) this.#step();
       layers.push(this.#entries);
@@ -133,7 +127,7 @@ class Generator {
     const random = this.#random;
     const type =
       wanted ?? random.weighted<Node['type']>({ file: 40, directory: 25, symlink: 20, fifo: 3, char: 3, block: 2 });
-    const place = this.#place(parent, name, type);
+    const place = this.#place(parent, name);
     if (place === undefined) return;
     const target = type === 'symlink' ? this.#target(place.path) : undefined;
     const attributes = randomAttributes(random, type, this.#world === 'spec');
@@ -177,37 +171,17 @@ class Generator {
   }
 
   /** The parent of a new name where all tools that count agree on what happens; undefined elsewhere. */
-  #place(parent: readonly string[], name: string, type: StackEntry['type']): Resolved | undefined {
+  #place(parent: readonly string[], name: string): Resolved | undefined {
     const place = this.#model.resolve(parent, this.#follows);
-    if (place === undefined || place.through.some((link) => this.#isBorrowed(link))) return undefined;
+    if (place === undefined) return undefined;
     const path = [...place.path, name];
-    const at = key(path);
-    if (at.length > 3500) return undefined;
+    if (key(path).length > 3500) return undefined;
     if (this.#world === 'overlay' && !this.#fitsOverlay(place, path)) return undefined;
-    if ((type !== 'directory' || this.#model.at(path)?.type === 'symlink') && this.#isUsed(path)) return undefined;
-    const written = key([...parent, name]);
-    const before = this.#written.get(at);
-    const renamed = before !== undefined && before !== written;
-    const through = this.#throughLower(place);
-    if (renamed && (through || this.#used.has(at))) return undefined;
-    if (through && this.#touchedBelow(path).length > 0) return undefined;
-    this.#written.set(at, written);
     return place;
   }
 
   #throughLower({ through }: Resolved): boolean {
     return through.some((link) => this.#touched.get(link) !== 'explicit');
-  }
-
-  /**
-   * A hard link to a symlink of a lower layer, or a symlink that was named through another: that there is a symlink the
-   * layer alone cannot know, so its tree has a file or nothing there.
-   */
-  #isBorrowed(path: string): boolean {
-    if (this.#borrowed.has(path)) return true;
-    const written = this.#written.get(path);
-    if (written !== undefined && written !== path) return true;
-    return this.#touched.get(path) === 'explicit' && this.#model.at(path.split('/'))?.layer !== this.#layer;
   }
 
   /**
@@ -234,11 +208,7 @@ class Generator {
     return path.every((_, i) => !this.#everOther.has(key(path.slice(0, i + 1))));
   }
 
-  /**
-   * A layer's tree has one thing at a path and does not know lower symlinks. An archive can go through one, or link to a
-   * lower file, and then put something else there, or name one place in two ways. Extractors act entry by entry; we
-   * remove first, then apply the layer as a whole.
-   */
+  /** What this layer has used it cannot white out after that: extractors act entry by entry, we remove first. */
   #isUsed(path: readonly string[]): boolean {
     const at = key(path);
     return [...this.#used].some((used) => used === at || used.startsWith(`${at}/`));
@@ -365,7 +335,7 @@ class Generator {
       random.oneIn(4) && again.length > 0
         ? [random.pick(again).path.slice(0, -1), random.pick(again).path.at(-1) ?? '']
         : [this.#parent(), randomName(random)];
-    const place = this.#place(parent, name, 'hardlink');
+    const place = this.#place(parent, name);
     if (place === undefined) return;
     const at = key([...place.path, name]);
     // A link that would remove its own target (rows 42, 43).
@@ -373,7 +343,6 @@ class Generator {
     // The way to the target must not change by making the link's parents.
     if (!this.#touched.has(key(target))) this.#used.add(key(target));
     this.#put(place, name, node);
-    if (node.type === 'symlink') this.#borrowed.add(at);
     const link = this.#spell(target, false);
     // containerd gives the file the attributes of the link's entry; umoci and we ignore them (row 44).
     const attributes = this.#world === 'overlay' ? this.#attributes.get(node) : { mtime: '77' };

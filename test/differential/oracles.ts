@@ -13,7 +13,9 @@ export interface Oracle {
 }
 
 /** The tool's own failure, with what it said. */
-export class OracleError extends Error {}
+export class OracleError extends Error {
+  override readonly name = 'OracleError';
+}
 
 async function tool(command: string, args: readonly string[]): Promise<CliResult> {
   const result = await runCommand(command, args);

@@ -121,3 +121,57 @@ t.test('every name of the merged tree has an origin, and each deletion is one', 
   t.equal(realPath(tree, '/../..'), '/');
   t.throws(() => realPath(tree, '/lib/nothing'), { code: 'PATH_NOT_FOUND' });
 });
+
+t.test('what a layer replaces itself is no step of its own', async (t) => {
+  const image = await prepared(t, [
+    [
+      { name: 'd/x', content: '' },
+      { name: 'd/y', content: '' },
+      { name: 'e/f/z', content: '' },
+      { name: 'l', type: 'symlink', linkname: 't' },
+    ],
+    [
+      { name: 'd/new', content: '' },
+      { name: 'd', content: 'a file' },
+      { name: 'd', type: dir },
+      { name: 'd/y', content: 'other' },
+      { name: 'e/f', content: 'a file' },
+      { name: 'e', content: 'a file' },
+      { name: 'l/a', content: '1' },
+      { name: 'l/a', content: '22' },
+      { name: 'l', content: '' },
+      { name: 'n', content: '' },
+      { name: 'n/c', content: '' },
+    ],
+  ]);
+  const steps = (path: string): unknown[] =>
+    provenance(image, 'spec', path).history.map(({ layer, change }) => [layer, change]);
+  t.strictSame(steps('/d'), [
+    [1, 'implied'],
+    [2, 'replaced'],
+  ]);
+  t.strictSame(steps('/d/x'), [
+    [1, 'added'],
+    [2, 'removed'],
+  ]);
+  t.strictSame(steps('/d/new'), []);
+  t.strictSame(steps('/t/a'), [[2, 'added']]);
+  t.strictSame(steps('/n'), [[2, 'implied']]);
+  const origin = origins(image, 'spec');
+  t.strictSame([origin('/t'), origin('/t/a'), origin('/d/x'), origin('/.wh..lamina')], [2, 2, undefined, undefined]);
+  const { changes = [] } = layerChanges(image, 'spec')[1] ?? {};
+  t.strictSame(
+    changes.map(({ path, kind }) => `${kind} ${path}`),
+    [
+      'changed /d',
+      'deleted /d/x',
+      'changed /d/y',
+      'changed /e',
+      'changed /l',
+      'added /n',
+      'added /n/c',
+      'added /t',
+      'added /t/a',
+    ],
+  );
+});

@@ -256,6 +256,75 @@ t.test('hard links share an inode, within a layer and with the layers below', as
   }
 });
 
+t.test('what a layer replaces itself counts for what came in between', async (t) => {
+  const base = ['l -> t', 'low=333'];
+  t.same(await merged([base, ['l/a=1', 'b => t/a', 'l/a/']]), ['/b 1', '/l -> t', '/low 3', '/t/', '/t/a/']);
+  t.same(
+    await merged([base, ['l/a=1', 'b => t/a', 'l/a=22', 'c => t/a', 'l/a => low']]),
+    ['/b 1', '/c 2', '/l -> t', '/low 3 #1', '/t/', '/t/a 3 #1'],
+    'as often as it does',
+  );
+  t.same(
+    await merged([base, ['t/a=1', 'l/a=22', 'b => t/a']]),
+    ['/b 2 #1', '/l -> t', '/low 3', '/t/', '/t/a 2 #1'],
+    'a link means what is there, though the layer has put it there by another name',
+  );
+  t.same(
+    await merged([base, ['l/a/b=1', 'l/a=22', 'l/a/c=1', 'x => t/a/c', 'l/a=333']]),
+    ['/l -> t', '/low 3', '/t/', '/t/a 3', '/x 1'],
+    'directories that are only implied',
+  );
+  t.same(await merged([base, ['b => later', 'later=1', 'b=22']]), ['/b 2', '/l -> t', '/later 1', '/low 3']);
+  t.same(
+    await merged([base, ['b => later', 'c => b', 'later=1', 'b=22']]),
+    ['/b 2', '/c 1 #1', '/l -> t', '/later 1 #1', '/low 3'],
+    'a target that comes later',
+  );
+  t.same(await merged([base, ['b => nothing', 'b=22']]), ['/b 2', '/l -> t', '/low 3'], 'or never');
+  t.same(
+    await merged([['x -> .'], ['d/', 'x/d=1', 'd/', 'd/f=1']]),
+    ['/d/', '/d/f 1', '/x -> .'],
+    'a directory that comes again',
+  );
+  t.same(
+    await merged([
+      ['t/', 'a -> t'],
+      ['.wh.a', 'a/x=1', 'a=22'],
+    ]),
+    ['/a 2', '/t/'],
+    'whiteouts come first',
+  );
+  t.same(
+    await merged([
+      ['d/', 'd/low=1'],
+      ['d=1', 'd/', '.wh..lamina/0/.wh.d', '.wh..lamina/0/d=1', '.wh..lamina='],
+    ]),
+    ['/d/'],
+    'and no image can have what says so',
+  );
+});
+
+t.test('a layer replaces more hard links of a directory than its tree can say', async (t) => {
+  const names = Array.from({ length: 400 }, (_, i) => `${'n'.repeat(200)}${i}`);
+  const links = names.map((name) => `${name} => f`);
+  t.equal(await code([['f=1', ...links]]), 'no error');
+  const [last = ''] = names.slice(-1);
+  const both = await merged([[`${last}=22`], ['f=1', ...links, `g => ${last}`]]);
+  t.ok(
+    both.every((line) => line.endsWith(' 1 #1')),
+    'nor is a lower file taken for one of them',
+  );
+  t.equal(await code([['f=1', ...links, ...links]]), 'LIMIT_EXCEEDED');
+});
+
+t.test('a tree from before what is superseded was kept', async (t) => {
+  const root = await layer(['d/', 'd/f=1']);
+  const d = root.children?.get('d');
+  if (d !== undefined) d.xattrs = new Map([['trusted.lamina.whiteout', Buffer.from('y')]]);
+  const names = dump(mergeLayers([await layer(['d/', 'd/low=1']), root], 'spec')).map((line) => line.split(' ')[0]);
+  t.same(names, ['/', '/d', '/d/f']);
+});
+
 t.test('a layer cannot cost much more than its bytes', async (t) => {
   const deep = 'd/'.repeat(2000);
   const chain = Array.from({ length: 20 }, (_, i) => `s${i} -> ${i === 0 ? '' : `s${i - 1}/`}${deep}`);
