@@ -64,7 +64,7 @@ export interface PrepareOptions {
 }
 
 /** Part of every tree's key: a change of the merge or of the writer must not meet the trees of before. */
-const TREE_FORMAT = 5;
+const TREE_FORMAT = 6;
 
 /** Throws what indexing and merging throw, with the layer named; an AbortError when `signal` says so. */
 export async function prepareImage(image: Image, options: PrepareOptions): Promise<PreparedImage> {
