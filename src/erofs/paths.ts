@@ -13,6 +13,9 @@ export const DEPTH_MAX = 8192;
 /** No file of an image has a name that starts like this (image-spec layer.md, "Whiteouts"). */
 export const WHITEOUT = '.wh.';
 
+/** The file in a directory that makes it opaque. */
+export const OPAQUE = '.wh..wh..opq';
+
 export function isDirectory(inode: Inode): boolean {
   return (inode.mode & S_IFMT) === S_IFDIR;
 }

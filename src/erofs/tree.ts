@@ -76,7 +76,7 @@ export const marker = {
   superseded: 'trusted.lamina.superseded',
   /** "y": a real character device 0:0 of the image, which without this would read as a whiteout. */
   device: 'trusted.lamina.device',
-  /** On the root: whiteouts that have no place in the tree, NUL-separated paths. */
+  /** On the root: whiteouts that have no place in the tree, NUL-separated paths; of opaque directories, those of the file that says so. */
   detached: 'trusted.lamina.detached',
 } as const;
 

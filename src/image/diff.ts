@@ -84,7 +84,10 @@ class ChangeObserver implements MergeObserver {
   }
 
   layerDone(root: Inode, layer: number): void {
-    for (const [path, was] of this.#removed) this.#deletions(path, was, find(root, path));
+    for (const [path, was] of this.#removed) {
+      const parent = find(root, path.slice(0, path.lastIndexOf('/')));
+      if (parent !== undefined && isDirectory(parent)) this.#deletions(path, was, find(root, path));
+    }
     for (const [path, was] of this.#covered) {
       const now = find(root, path);
       if (now !== undefined && isDirectory(now)) this.#deletions(path, was, now);

@@ -12,7 +12,15 @@
  */
 import { LaminaError } from '../errors.js';
 import { NAME_MAX, XATTR_VALUE_MAX } from '../erofs/layout.js';
-import { DEPTH_MAX, WHITEOUT, cleanPath, impliedDirectory, isDirectory, resolveDirectory } from '../erofs/paths.js';
+import {
+  DEPTH_MAX,
+  OPAQUE,
+  WHITEOUT,
+  cleanPath,
+  impliedDirectory,
+  isDirectory,
+  resolveDirectory,
+} from '../erofs/paths.js';
 import { MARKED, S_IFCHR, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { LayerView } from '../source/image.js';
 import type { TarEntry } from '../tar/entry.js';
@@ -22,9 +30,8 @@ import { inodeOf, setAttributes } from './entry-inode.js';
 import { Appendix } from './extents.js';
 import { viewed } from './view.js';
 
-/** What AUFS kept for itself; only the opaque marker of it has a meaning in images. */
+/** What AUFS kept for itself; only {@link OPAQUE} of it has a meaning in images. */
 const META = '.wh..wh.';
-const OPAQUE = '.wh..wh..opq';
 /** What the layer has replaced itself. The merge knows it by its marker: in an appc image a file may have the name. */
 const SUPERSEDED = '.wh..lamina';
 
@@ -297,7 +304,7 @@ export class TreeBuilder {
   #placeWhiteouts(): void {
     const detached: string[] = [];
     for (const { path, opaque } of this.#whiteouts) {
-      if (!this.#place(path, opaque) && !opaque) detached.push(path.join('/'));
+      if (!this.#place(path, opaque)) detached.push([...path, ...(opaque ? [OPAQUE] : [])].join('/'));
     }
     if (detached.length > 0) {
       const value = Buffer.from(detached.join('\0'), 'latin1');

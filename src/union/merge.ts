@@ -13,7 +13,7 @@
  * `lib -> usr/lib` is `usr/lib/x`. "overlay" does what engines on overlayfs show: a directory `lib` replaces the link.
  */
 import { LaminaError } from '../errors.js';
-import { WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
+import { OPAQUE, WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
 import { marker, type Inode } from '../erofs/tree.js';
 import { printable } from '../tar/notes.js';
 import { detachedPaths, linkOf, pathOf, survey, type Place } from './survey.js';
@@ -66,7 +66,7 @@ class Merge {
 
   apply(layer: Inode, device: number): void {
     const { entries, links, whiteouts, opaques } = survey(layer);
-    this.#removeLower(whiteouts, opaques, detachedPaths(layer));
+    this.#removeLower(layer, whiteouts, opaques);
     if (layer.xattrs?.has(marker.implied) !== true) {
       this.#observer?.attributes(undefined, '', this.root, layer);
       copyAttributes(layer, this.root);
@@ -112,20 +112,22 @@ class Merge {
   }
 
   /** All is looked up before anything is removed: the layers below are one view. */
-  #removeLower(whiteouts: readonly Place[], opaques: readonly Place[], detached: readonly string[][]): void {
+  #removeLower(layer: Inode, whiteouts: readonly Place[], opaques: readonly Place[]): void {
     const names: { parent: Inode; name: string }[] = [];
     const emptied: Inode[] = [];
     const whiteout = (parent: Inode | undefined, name: string): void => {
       if (parent?.children?.has(name) === true) names.push({ parent, name });
     };
-    for (const { parent, name } of whiteouts) whiteout(this.#lower(parent), name);
-    for (const path of detached) {
-      const name = path.pop() ?? '';
-      whiteout(resolveDirectory(this.root, path, { follow: this.#follow }), name);
-    }
-    for (const place of opaques) {
-      const directory = this.#lower(place);
+    const opaque = (directory: Inode | undefined): void => {
       if (directory !== undefined) emptied.push(directory);
+    };
+    for (const { parent, name } of whiteouts) whiteout(this.#lower(layer, pathOf(parent)), name);
+    for (const place of opaques) opaque(this.#lower(layer, pathOf(place)));
+    for (const path of detachedPaths(layer)) {
+      const name = path.pop() ?? '';
+      const directory = this.#lower(layer, path);
+      if (name === OPAQUE) opaque(directory);
+      else whiteout(directory, name);
     }
     if (this.#observer !== undefined) this.#tellRemoved(this.#observer, names, emptied);
     for (const { parent, name } of names) parent.children?.delete(name);
@@ -134,18 +136,18 @@ class Merge {
   }
 
   /**
-   * What the layers below have at a directory of this layer. A directory of the layer's own replaces a symlink; only an
-   * implied one stands for what the link names.
+   * The directory that the layers below have at a path of this layer. A directory of the layer's own replaces a symlink;
+   * one that is only implied stands for what the link names.
    */
-  #lower(place: Place | undefined): Inode | undefined {
-    const way: Place[] = [];
-    for (let p = place; p?.parent !== undefined; p = p.parent) way.push(p);
+  #lower(layer: Inode, path: readonly string[]): Inode | undefined {
+    let own: Inode | undefined = layer;
     let here: Inode | undefined = this.root;
-    for (const p of way.reverse()) {
-      const child: Inode | undefined = here?.children?.get(p.name);
+    for (const [i, name] of path.entries()) {
+      own = own?.children?.get(name);
+      const child: Inode | undefined = here?.children?.get(name);
       if (child === undefined || isDirectory(child)) here = child;
-      else if (!isSymlink(child) || p.inode.xattrs?.has(marker.implied) !== true) return undefined;
-      else here = resolveDirectory(this.root, pathOf(p), { follow: this.#follow });
+      else if (!isSymlink(child) || (own !== undefined && isOwnDirectory(own))) return undefined;
+      else here = resolveDirectory(this.root, path.slice(0, i + 1), { follow: this.#follow });
     }
     return here;
   }
@@ -252,6 +254,10 @@ class Merge {
     const name = components.pop() ?? '';
     return resolveDirectory(this.root, components, { follow: this.#follow })?.children?.get(name);
   }
+}
+
+function isOwnDirectory(inode: Inode): boolean {
+  return isDirectory(inode) && inode.xattrs?.has(marker.implied) !== true;
 }
 
 function copyAttributes(from: Inode, to: Inode): void {

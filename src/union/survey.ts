@@ -113,9 +113,9 @@ export function detachedPaths(layer: Inode): string[][] {
   return text === '' ? [] : text.split('\0').map((path) => path.split('/'));
 }
 
-export function pathOf(place: Place): string[] {
+export function pathOf(place: Place | undefined): string[] {
   const path: string[] = [];
-  for (let p = place; p.parent !== undefined; p = p.parent) path.push(p.name);
+  for (let p = place; p?.parent !== undefined; p = p.parent) path.push(p.name);
   return path.reverse();
 }
 

@@ -276,6 +276,14 @@ t.test('what a layer replaces itself counts for what came in between', async (t)
   );
   t.same(await merged([base, ['b => later', 'later=1', 'b=22']]), ['/b 2', '/l -> t', '/later 1', '/low 3']);
   t.same(
+    await merged([
+      ['d/', 't/x=1', 't/y/z=1', 'l -> t'],
+      ['d/l/.wh..wh..opq', 'd=1', 'l/', 'l/y=1', 'l/y/.wh.z', 'l/.wh.x', 'l/y=22'],
+    ]),
+    ['/d 1', '/l/', '/l/y 2', '/t/', '/t/x 1', '/t/y/', '/t/y/z 1'],
+    'whiteouts below a directory of its own are not of what a lower symlink of its name leads to',
+  );
+  t.same(
     await merged([base, ['b => later', 'c => b', 'later=1', 'b=22']]),
     ['/b 2', '/c 1 #1', '/l -> t', '/later 1 #1', '/low 3'],
     'a target that comes later',
