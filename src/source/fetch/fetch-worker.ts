@@ -1,11 +1,13 @@
 /** The fetch thread: everything that is asked of registries, for all threads of the process. */
 import { workerData, parentPort, type MessagePort } from 'node:worker_threads';
+import type { Digest } from '../../digest/index.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
 import { fetchTimeout } from '../limits.js';
 import { FileCredentials } from '../registry/auth-file.js';
 import { RegistryClient } from '../registry/client.js';
 import { ConfiguredEndpoints } from '../registry/configuration.js';
 import { FixedCredentials, decodeCredentials, type CredentialSource } from '../registry/credentials.js';
+import { protocolError } from '../registry/failures.js';
 import type { RegistryAccess } from './access.js';
 import { BlockFile } from './block-file.js';
 import { Download } from './download.js';
@@ -134,6 +136,8 @@ class Client {
         const { access, reference } = request;
         return await reachable(access).manifest(access.repository, reference);
       }
+      case 'size':
+        return { size: await sizeOf(request.access, request.digest) };
       case 'document': {
         const { access, digest, limit, what } = request;
         return { bytes: await readDocument(access, digest, limit, what) };
@@ -158,12 +162,18 @@ function reachable(access: RegistryAccess): RegistryClient {
   throw new LaminaError('INTERNAL', 'A registry is asked although that is forbidden');
 }
 
-async function readDocument(
-  access: RegistryAccess,
-  digest: FromFetcher['digest'] & string,
-  limit: number,
-  what: string,
-): Promise<Buffer> {
+/** By HEAD; where the registry does not say it there, by asking for a byte. */
+async function sizeOf(access: RegistryAccess, digest: Digest): Promise<number> {
+  const client = reachable(access);
+  const size = await client.blobSize(access.repository, digest);
+  if (size !== undefined) return size;
+  const answer = await client.blob(access.repository, digest, { offset: 0, length: 1 });
+  await answer.cancel();
+  if (answer.total !== undefined) return answer.total;
+  throw protocolError(answer.host, `does not say how large ${digest} is`);
+}
+
+async function readDocument(access: RegistryAccess, digest: Digest, limit: number, what: string): Promise<Buffer> {
   const answer = await reachable(access).blob(access.repository, digest);
   const parts: Uint8Array[] = [];
   let length = 0;

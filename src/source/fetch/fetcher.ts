@@ -82,6 +82,13 @@ export class Fetcher {
     return Buffer.from(bytes);
   }
 
+  /** Bytes of a blob, as the registry says. Throws what {@link RegistryClient.blob} throws. */
+  async size(access: RegistryAccess, digest: Digest): Promise<number> {
+    const { size } = await this.#ask({ op: 'size', access, digest });
+    if (size === undefined) throw noAnswer();
+    return size;
+  }
+
   /** Brings a part of a blob into the store. Throws what fetching throws. */
   async want(blob: RemoteBlobSpec, start: number, end: number): Promise<void> {
     await this.#ask({ op: 'want', blob, start, end });

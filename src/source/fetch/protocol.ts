@@ -37,6 +37,8 @@ export type ToFetcher =
       readonly done?: Int32Array | undefined;
     }
   | { readonly op: 'manifest'; readonly id: number; readonly access: RegistryAccess; readonly reference: string }
+  /** How many bytes a blob has. */
+  | { readonly op: 'size'; readonly id: number; readonly access: RegistryAccess; readonly digest: Digest }
   | {
       readonly op: 'document';
       readonly id: number;
@@ -60,6 +62,8 @@ export interface FromFetcher {
   readonly bytes?: Uint8Array | undefined;
   readonly mediaType?: string | undefined;
   readonly digest?: Digest | undefined;
+  /** Of `size`. */
+  readonly size?: number | undefined;
 }
 
 /** Values of `done`. */
