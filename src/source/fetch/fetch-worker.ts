@@ -4,10 +4,12 @@ import type { Digest } from '../../digest/index.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
 import { fetchTimeout } from '../limits.js';
 import { FileCredentials } from '../registry/auth-file.js';
+import { fetchAci } from '../registry/ac-fetch.js';
 import { RegistryClient } from '../registry/client.js';
 import { ConfiguredEndpoints } from '../registry/configuration.js';
 import { FixedCredentials, decodeCredentials, type CredentialSource } from '../registry/credentials.js';
 import { protocolError } from '../registry/failures.js';
+import { Transport } from '../registry/transport.js';
 import type { RegistryAccess } from './access.js';
 import { BlockFile } from './block-file.js';
 import { Download } from './download.js';
@@ -30,6 +32,8 @@ const counter = new BigUint64Array(fetched);
 const lanes = new Map<string, Lanes>();
 const typed = new Map<string, Record<string, string>>();
 const clients = new Map<string, RegistryClient>();
+/** For appc images. */
+let pages: Transport | undefined;
 /** By their paths in the store. */
 const downloads = new Map<string, { download: Download; file: BlockFile; access: RegistryAccess }>();
 
@@ -136,6 +140,13 @@ class Client {
         const { access, reference } = request;
         return await reachable(access).manifest(access.repository, reference);
       }
+      case 'aci': {
+        const { app, access, path, limit } = request;
+        if (access.offline === true) throw forbidden();
+        pages ??= new Transport({ env: process.env, userAgent });
+        const insecure = access.tlsVerify === undefined ? undefined : !access.tlsVerify;
+        return { aci: await fetchAci(app, { transport: pages, insecure, path, limit }) };
+      }
       case 'size':
         return { size: await sizeOf(request.access, request.digest) };
       case 'document': {
@@ -159,7 +170,11 @@ class Client {
 function reachable(access: RegistryAccess): RegistryClient {
   const client = clientFor(access);
   if (client !== undefined) return client;
-  throw new LaminaError('INTERNAL', 'A registry is asked although that is forbidden');
+  throw forbidden();
+}
+
+function forbidden(): LaminaError {
+  return new LaminaError('INTERNAL', 'The network is asked although that is forbidden');
 }
 
 /** By HEAD; where the registry does not say it there, by asking for a byte. */

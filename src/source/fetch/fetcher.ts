@@ -7,11 +7,13 @@ import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads';
 import type { Digest } from '../../digest/index.js';
 import { LaminaError } from '../../errors.js';
 import { encodeCredentials, type Credentials } from '../registry/credentials.js';
+import type { AppName } from '../registry/app-name.js';
+import type { FetchedAci } from '../registry/ac-fetch.js';
 import type { FetchedManifest } from '../registry/manifests.js';
 import type { RegistryAccess } from './access.js';
 import type { FetchWorkerData } from './fetch-worker.js';
 import { FetchPort, useFetchPort } from './port.js';
-import type { FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread } from './protocol.js';
+import type { DiscoveryAccess, FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread } from './protocol.js';
 
 export interface FetcherOptions {
   readonly userAgent: string;
@@ -87,6 +89,17 @@ export class Fetcher {
     const { size } = await this.#ask({ op: 'size', access, digest });
     if (size === undefined) throw noAnswer();
     return size;
+  }
+
+  /** Fetches an appc image by its name into a file, which is made. Throws what {@link fetchAci} throws. */
+  async aci(
+    app: AppName,
+    { tlsVerify, offline }: DiscoveryAccess,
+    file: { readonly path: string; readonly limit: number },
+  ): Promise<FetchedAci> {
+    const { aci } = await this.#ask({ op: 'aci', app, access: { tlsVerify, offline }, ...file });
+    if (aci === undefined) throw noAnswer();
+    return aci;
   }
 
   /** Brings a part of a blob into the store. Throws what fetching throws. */
