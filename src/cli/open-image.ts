@@ -5,7 +5,7 @@ import { ImageTree } from '../image/tree.js';
 import { parsePlatform } from '../oci/platform.js';
 import type { Image } from '../source/image.js';
 import { resolveImage } from '../source/index.js';
-import { parseReference, type Reference } from '../source/reference.js';
+import { isRemote, parseReference, type Reference } from '../source/reference.js';
 import { Store } from '../store/store.js';
 import type { Context } from './context.js';
 import type { ImageOptions, TreeOptions } from './options.js';
@@ -15,7 +15,8 @@ import { interruptible } from './signals.js';
 /** The reference that IMAGE means. Says on stderr what was chosen where the user did not. */
 export function referenceOf(context: Context, text: string): Reference {
   const reference = parseReference(text, context.cwd);
-  if (!text.startsWith(`${reference.kind}:`)) context.out.note(`${text} is ${reference.text}`);
+  if (!text.startsWith(reference.text.slice(0, reference.text.indexOf(':') + 1)))
+    context.out.note(`${text} is ${reference.text}`);
   return reference;
 }
 
@@ -31,8 +32,7 @@ export async function openImage(
   const image = await resolveImage(reference, {
     platform,
     aciPath: aciPathOf(context, options),
-    registry:
-      reference.kind === 'docker' ? registrySource(context, options, options.store ?? context.store) : undefined,
+    registry: isRemote(reference) ? registrySource(context, options, options.store ?? context.store) : undefined,
   });
   for (const warning of image.warnings) context.out.warn(warning);
   return image;

@@ -73,8 +73,9 @@ IMAGE is one of
   oci-archive:FILE[:TAG]           the same in a tar
   docker-archive:FILE[:REF|:@N]    what docker save writes
   aci:FILE                         an appc image; its dependencies: --aci-path
+  aci:HOST/NAME[:VERSION][,LABEL=VALUE]  the same, found by its name
   docker://HOST/NAME[:TAG][@DIGEST]  an image in a registry
-  PATH                             any of these but the last, found out
+  PATH                             any of these in a file or directory, found out
 
 Environment: LAMINA_STORE, LAMINA_RUN, LAMINA_RUNTIME, LAMINA_ACI_PATH,
 REGISTRY_AUTH_FILE, DOCKER_CONFIG, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, NO_COLOR;

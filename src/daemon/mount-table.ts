@@ -14,7 +14,7 @@ import { readMountInfo } from '../mount/mountinfo.js';
 import { parsePlatform } from '../oci/platform.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import { resolveImage } from '../source/index.js';
-import { parseReference } from '../source/reference.js';
+import { parseFullReference } from '../source/reference.js';
 import type { Store } from '../store/store.js';
 import { Attacher, isVisible } from './attach.js';
 import { Background } from './background.js';
@@ -229,7 +229,7 @@ export class MountTable {
     const { request, warnings } = allowedRequest(asked);
     const wanted = request.mountpoint === undefined ? undefined : await checkMountpoint(request.mountpoint, log);
     signal.throwIfAborted();
-    const reference = parseReference(request.reference, '/');
+    const reference = parseFullReference(request.reference);
     const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
     const registry = registrySource(request.registry, this.#options);
     const image = await resolveImage(reference, { platform, aciPath: request.aciPath, registry });

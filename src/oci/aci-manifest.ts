@@ -108,6 +108,17 @@ export function aciPlatform(of: AciManifest): Platform {
   return normalizePlatform({ os, architecture: version === undefined ? arch : 'arm', ...variant });
 }
 
+const ARCHITECTURES: Readonly<Record<string, string>> = { '386': 'i386', arm64: 'aarch64' };
+
+/** A platform as the labels that images for it have (spec/aci.md, "labels"). */
+export function platformLabels({ os, architecture, variant }: Platform): Map<string, string> {
+  const arch = architecture === 'arm' ? `arm${variant ?? 'v7'}l` : (ARCHITECTURES[architecture] ?? architecture);
+  return new Map([
+    ['os', os],
+    ['arch', arch],
+  ]);
+}
+
 /** Recognised annotations by the keys that OCI has for them. */
 const annotationKeys: readonly (readonly [appc: string, oci: string])[] = [
   ['homepage', 'org.opencontainers.image.url'],

@@ -79,6 +79,6 @@ export function checkDocument(
 
 export function schema1Error(): LaminaError {
   return new LaminaError('NOT_AN_IMAGE', 'its manifest is of Docker schema 1, which names no diffIDs', {
-    hint: 'Convert it: skopeo copy --format v2s2, or pull and push it with a current Docker.',
+    hint: 'Such images are read from registries only. Convert it: skopeo copy --format v2s2, or pull it with a current Docker.',
   });
 }

@@ -21,6 +21,8 @@ export interface AciWanted {
   /** Directories with the archives of dependencies, absolute. */
   readonly aciPath: readonly string[];
   readonly platform: Platform;
+  /** Finds a dependency that no directory has. */
+  readonly discover?: ((dependency: AciDependency, by: AciManifest) => Promise<AciArchive>) | undefined;
 }
 
 /** Images on the way from the first to one that it needs. */
@@ -32,9 +34,8 @@ const ARCHIVES_MAX = 10_000;
 const MEDIA_TYPE = 'application/appc-image-layout';
 
 /** Throws what {@link readAci} throws; IMAGE_NOT_FOUND, IMAGE_AMBIGUOUS, BLOB_DIGEST_MISMATCH for dependencies. */
-export async function aciImage(path: string, { reference, aciPath, platform }: AciWanted): Promise<Image> {
-  const top = await readAci(path);
-  const finder = new Finder(aciPath);
+export async function aciImage(top: AciArchive, { reference, aciPath, platform, discover }: AciWanted): Promise<Image> {
+  const finder = new Finder(aciPath, discover);
   const layers: Layer[] = [];
   const add = async (
     aci: AciArchive,
@@ -94,24 +95,27 @@ interface Candidate {
   readonly manifest: AciManifest;
 }
 
-/** The archives of some directories, by what their manifests say. */
+/** The archives of some directories, by what their manifests say; then what `discover` finds. */
 class Finder {
   /** Archives that cannot be used. */
   readonly warnings: string[] = [];
   readonly #directories: readonly string[];
+  readonly #discover: AciWanted['discover'];
   readonly #archives = new Map<string, Promise<AciArchive>>();
   #candidates: Promise<readonly Candidate[]> | undefined;
 
-  constructor(directories: readonly string[]) {
+  constructor(directories: readonly string[], discover: AciWanted['discover']) {
     this.#directories = directories;
+    this.#discover = discover;
   }
 
   async find(dependency: AciDependency, by: AciManifest): Promise<AciArchive> {
     this.#candidates ??= this.#list();
     const { imageName, imageId, labels } = dependency;
     const named = (await this.#candidates).filter(({ manifest }) => manifest.name === imageName);
-    if (imageId !== undefined && named.length > 0) return this.#byId(named, imageId, imageName);
+    if (imageId !== undefined && named.length > 0) return this.#byId(named, imageId, dependency, by);
     const matching = named.filter(({ manifest }) => hasLabels(manifest, labels));
+    if (matching.length === 0 && this.#discover !== undefined) return this.#discover(dependency, by);
     if (matching.length === 0) throw this.#missing(dependency, by, named);
     // One for the platform of the image that wants it, where there are several.
     const own = new Map([...by.labels].filter(([name]) => name === 'os' || name === 'arch'));
@@ -119,16 +123,22 @@ class Finder {
     return this.#only(closer.length > 0 ? closer : matching, dependency);
   }
 
-  async #byId(named: readonly Candidate[], wanted: Digest, name: string): Promise<AciArchive> {
+  async #byId(
+    named: readonly Candidate[],
+    wanted: Digest,
+    dependency: AciDependency,
+    by: AciManifest,
+  ): Promise<AciArchive> {
     const got: string[] = [];
     for (const { path } of named) {
       const archive = await this.#read(path);
       if (archive.id === wanted) return archive;
       got.push(`${path}: ${imageIdText(archive.id)}`);
     }
+    if (this.#discover !== undefined) return this.#discover(dependency, by);
     throw new LaminaError(
       'BLOB_DIGEST_MISMATCH',
-      `the dependency ${name} has to be ${imageIdText(wanted)}; there is ${got.join(', ')}`,
+      `the dependency ${dependency.imageName} has to be ${imageIdText(wanted)}; there is ${got.join(', ')}`,
       { details: { wanted, got } },
     );
   }

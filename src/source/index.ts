@@ -4,6 +4,7 @@
  *
  *     reference  oci:DIR, oci-archive:FILE, docker-archive:FILE, aci:FILE, docker://HOST/NAME, or a path
  *     files      a directory, or an archive's members where they are
+ *     appc       by name, over discovery pages, into the store
  *     registry   the documents, kept in the store; layers are fetched by who reads them
  *     layout     index.json and blobs;  docker-archive  manifest.json;  aci  manifest and dependencies
  *     select     by name, digest and platform
@@ -13,6 +14,8 @@
 import { LaminaError, toLaminaError } from '../errors.js';
 import { hostPlatform, type Platform } from '../oci/platform.js';
 import { aciImage } from './aci.js';
+import { readAci } from './aci-archive.js';
+import { appcImage } from './appc-image.js';
 import { Archive } from './archive.js';
 import { dockerImage } from './docker-archive.js';
 import { openDirectory } from './files.js';
@@ -43,11 +46,12 @@ export async function resolveImage(
 ): Promise<Image> {
   try {
     if (reference.kind === 'aci')
-      return await aciImage(reference.path, { reference: reference.text, aciPath, platform });
+      return await aciImage(await readAci(reference.path), { reference: reference.text, aciPath, platform });
     if (reference.kind === 'docker-archive') {
       const { text, tag, index, path } = reference;
       return dockerImage(Archive.open(path), { reference: text, tag, index, platform });
     }
+    if (reference.kind === 'appc') return await appcImage(reference, { aciPath, platform }, registry);
     if (reference.kind === 'docker') return await registryImage(reference, platform, registry);
     const files = reference.kind === 'oci' ? openDirectory(reference.path) : Archive.open(reference.path);
     const layout = Layout.open(files);

@@ -1,5 +1,5 @@
 /** An image of a layout: its manifest, config and layers. */
-import { parseDigest } from '../digest/index.js';
+import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError } from '../errors.js';
 import { parseConfig, type ImageConfig } from '../oci/config.js';
 import type { Descriptor } from '../oci/descriptor.js';
@@ -34,6 +34,22 @@ export interface Expected {
 export function ociImage(documents: Documents, descriptor: Descriptor, expected: Expected): Image {
   const manifest = readManifest(documents, descriptor);
   const configBytes = documents.read(manifest.config, `the config ${manifest.config.digest}`, CONFIG_LIMIT);
+  return assembleImage(documents, { manifest, manifestDigest: parseDigest(descriptor.digest), configBytes }, expected);
+}
+
+export interface Assembly {
+  readonly manifest: Manifest;
+  readonly manifestDigest: Digest;
+  /** What the manifest's config is. */
+  readonly configBytes: Buffer;
+}
+
+/** Throws what {@link Documents.locate} and {@link parseConfig} throw, and CONFIG_INVALID. */
+export function assembleImage(
+  documents: Pick<Documents, 'locate'>,
+  { manifest, manifestDigest, configBytes }: Assembly,
+  expected: Expected,
+): Image {
   const config = parseConfig(configBytes);
   checkCount(config, manifest.layers.length);
   const layers = manifest.layers.map((layer, i): Layer => {
@@ -52,7 +68,7 @@ export function ociImage(documents: Documents, descriptor: Descriptor, expected:
   });
   return {
     reference: expected.reference,
-    manifestDigest: parseDigest(descriptor.digest),
+    manifestDigest,
     configDigest: parseDigest(manifest.config.digest),
     platform: configPlatform(config),
     config,

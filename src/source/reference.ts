@@ -1,6 +1,6 @@
 /**
  * References as users write them: `oci:DIR[:TAG|@DIGEST]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF|:@N]`, `aci:FILE`,
- * `docker://HOST/NAME[:TAG][@DIGEST]`, or a path, whose kind is found by looking at it. Names and tags may have colons, and
+ * `aci:HOST/NAME[:VERSION][,LABEL=VALUE]`, `docker://HOST/NAME[:TAG][@DIGEST]`, or a path, whose kind is found by looking at it. Names and tags may have colons, and
  * so may paths: the longest path that exists is meant.
  */
 import { existsSync } from 'node:fs';
@@ -10,6 +10,7 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import { fullName } from '../oci/name.js';
 import { Archive } from './archive.js';
 import { DirectoryFiles, isDirectory } from './files.js';
+import { isDiscoverable, parseAppName, type AppName } from './registry/app-name.js';
 import { parseRegistryName, type RegistryName } from './registry/name.js';
 
 type FileKind = 'oci' | 'oci-archive' | 'docker-archive' | 'aci';
@@ -33,7 +34,18 @@ export interface RegistryReference extends RegistryName {
   readonly kind: 'docker';
 }
 
-export type Reference = FileReference | RegistryReference;
+/** To an appc image by its name; `text` is "aci:example.com/app:1.0.0,os=linux". */
+export interface AppcReference extends AppName {
+  readonly kind: 'appc';
+  readonly text: string;
+}
+
+export type Reference = FileReference | RegistryReference | AppcReference;
+
+/** Whether what it names is looked for in the network. */
+export function isRemote({ kind }: Reference): boolean {
+  return kind === 'docker' || kind === 'appc';
+}
 
 const LENGTH_MAX = 8192;
 
@@ -51,6 +63,12 @@ export function parseReference(text: string, cwd: string): Reference {
     throw invalid(text, 'it is empty, too long or has control characters', GRAMMAR);
   }
   const [prefix = '', kind] = KIND.exec(text) ?? [];
+  if (
+    kind === 'aci' &&
+    isAppName(text.slice(prefix.length)) &&
+    longestPath(text.slice(prefix.length), cwd) === undefined
+  )
+    return appcReference(text.slice(prefix.length));
   if (kind !== undefined) return withPrefix(kind as FileKind, text.slice(prefix.length), text, cwd);
   if (text.startsWith('docker://')) return { kind: 'docker', ...parseRegistryName(text) };
   const found = longestPath(text, cwd);
@@ -66,6 +84,27 @@ export function parseReference(text: string, cwd: string): Reference {
     throw invalid(text, `images of ${transport}: are not read`, hint);
   }
   throw unprefixed(text);
+}
+
+/** The same for a reference in its full form, where a path is absolute: a relative one that exists here is not meant. */
+export function parseFullReference(text: string): Reference {
+  const [, rest] = /^aci:(.*)$/s.exec(text) ?? [];
+  return rest !== undefined && rest.length <= LENGTH_MAX && isAppName(rest)
+    ? appcReference(rest)
+    : parseReference(text, '/');
+}
+
+/**
+ * Whether it begins as the name of an appc image that says where to look for it, HOST/NAME. What begins with "." or "/" is a
+ * path, and so is what ends as an archive does: a file that is not there is not to be looked for in the network.
+ */
+function isAppName(rest: string): boolean {
+  const [name = ''] = rest.split(/[:,]/, 1);
+  return isDiscoverable(name) && !rest.endsWith('.aci');
+}
+
+function appcReference(text: string): AppcReference {
+  return { kind: 'appc', ...parseAppName(text), text: `aci:${text}` };
 }
 
 /** A path, and what follows it: "", or from the ":" or "@" on. */
@@ -162,7 +201,7 @@ function sniffArchive(archive: Archive): FileKind {
 }
 
 const GRAMMAR =
-  'An image is oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:REF|:@N], aci:FILE, docker://HOST/NAME[:TAG], or a path.';
+  'An image is oci:DIR[:TAG|@DIGEST], oci-archive:FILE[:TAG], docker-archive:FILE[:REF|:@N], aci:FILE, aci:HOST/NAME[:VERSION], docker://HOST/NAME[:TAG], or a path.';
 
 function invalid(text: string, why: string, hint: string): LaminaError {
   return new LaminaError('REFERENCE_INVALID', `Cannot use ${JSON.stringify(text.slice(0, 200))} as an image: ${why}`, {

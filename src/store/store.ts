@@ -10,6 +10,7 @@
  *     images/HEX.erofs        merged trees
  *     blobs/ALGORITHM/HEX     what registries have given: documents; layers as far as they were fetched, with HEX.blocks beside
  *     refs/HEX.json           what a reference to a registry was last
+ *     derived/sha256-HEX      what a manifest does not say and its layers were read for: their sizes and diffIDs
  *     tmp/PROCESS-RANDOM      what is being made; of dead processes it is removed
  */
 import {
@@ -48,7 +49,7 @@ export class Store {
   static open(path: string): Store {
     const store = new Store(path);
     try {
-      for (const dir of ['layers', 'maps', 'images', 'blobs', 'refs', 'tmp'])
+      for (const dir of ['layers', 'maps', 'images', 'blobs', 'refs', 'derived', 'tmp'])
         mkdirSync(join(path, dir), { recursive: true, mode: 0o700 });
       store.#clearTemporaries();
     } catch (e) {
@@ -95,6 +96,10 @@ export class Store {
   /** Whether images of registries were used here. */
   hasReferences(): boolean {
     return readdirSync(join(this.path, 'refs')).length > 0;
+  }
+
+  derivedPath(manifest: Digest): string {
+    return join(this.path, 'derived', digestFileName(manifest));
   }
 
   /** A path that nobody else uses, on the store's file system. */

@@ -2,7 +2,8 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import t, { type Test } from 'tap';
-import { discover, isWanted, parseAppName, type Discovered } from '../../src/source/registry/ac-discovery.js';
+import { discover, type Discovered } from '../../src/source/registry/ac-discovery.js';
+import { isWanted, parseAppName } from '../../src/source/registry/app-name.js';
 import { metaTags } from '../../src/source/registry/meta-tags.js';
 import { Transport } from '../../src/source/registry/transport.js';
 import { codeOf, codeOfRejection, failure } from '../support/failure.js';

@@ -1,10 +1,10 @@
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import type { ErrorCode } from '../../src/errors.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseFullReference, parseReference } from '../../src/source/reference.js';
 import { LayoutBuilder, members, sha256, tarOf } from './builders.js';
 
 interface Expected extends Record<string, unknown> {
@@ -136,6 +136,45 @@ t.test('parseReference refuses what is no image that it can read', async (t) => 
     ['containers-storage:x', { code: 'REFERENCE_INVALID', hint: /skopeo copy containers-storage:x/ }],
   ];
   for (const [text, expected] of table) t.throws(() => parseReference(text, cwd), expected, text.slice(0, 100));
+});
+
+t.test('parseReference takes aci: for a name only where it is no path', async (t) => {
+  const cwd = t.testdir({ 'example.com': { here: {}, 'x.aci': 'x' } });
+  const names: [string, string, [string, string][]][] = [
+    ['aci:example.com/app', 'example.com/app', []],
+    ['aci:example.com/a/b:1.0', 'example.com/a/b', [['version', '1.0']]],
+    [
+      'aci:localhost/app:1,os=linux,arch=amd64',
+      'localhost/app',
+      [
+        ['version', '1'],
+        ['os', 'linux'],
+        ['arch', 'amd64'],
+      ],
+    ],
+  ];
+  for (const [text, name, labels] of names) {
+    const parsed = parseReference(text, cwd);
+    t.match(parsed, { kind: 'appc', name, text });
+    t.strictSame(parsed.kind === 'appc' && [...parsed.labels], labels);
+    t.strictSame(parseReference(parsed.text, '/elsewhere'), parsed);
+  }
+  const files = [
+    'example.com/here',
+    './example.com/app',
+    'other.com/app.aci',
+    'app',
+    'app.aci',
+    'example.com',
+    'A.com/b',
+  ];
+  for (const rest of [...files, '/n/example.com/app', '../example.com/app', 'example/app'])
+    t.match(parseReference(`aci:${rest}`, cwd), { kind: 'aci', path: resolve(cwd, rest) }, rest);
+  const bad = ['aci:example.com/here:1', 'aci:example.com/app:', 'aci:example.com/app,os', 'aci:example.com/a..b'];
+  for (const text of bad) t.throws(() => parseReference(text, cwd), { code: 'REFERENCE_INVALID' }, text);
+  t.match(parseFullReference('aci:etc/passwd'), { kind: 'aci', path: '/etc/passwd' });
+  t.match(parseFullReference(`aci:${cwd}/example.com/here`), { kind: 'aci' });
+  t.match(parseFullReference('aci:example.com/app:1'), { kind: 'appc', name: 'example.com/app' });
 });
 
 t.test('parseReference reads names of registries with a prefix only', async (t) => {

@@ -13,6 +13,7 @@ import { applyMountOptions, parseMountOptions } from '../mount-options.js';
 import { idMapOf, parseIdRange, type IdRange } from '../../mount/id-map.js';
 import type { MountFlag } from '../../mount/flags.js';
 import { LaminaError } from '../../errors.js';
+import { isRemote } from '../../source/reference.js';
 import { plural } from '../text.js';
 
 export interface MountOptions extends ServedTreeOptions {
@@ -124,7 +125,7 @@ export function mountRequestOf(
   const reference = referenceOf(context, image);
   return {
     reference: reference.text,
-    ...(reference.kind === 'docker' ? { registry: registryRequest(context, options) } : {}),
+    ...(isRemote(reference) ? { registry: registryRequest(context, options) } : {}),
     ...(mountpoint === undefined ? {} : { mountpoint: resolve(context.cwd, mountpoint) }),
     ...(platform === undefined ? {} : { platform }),
     ...(aciPath.length === 0 ? {} : { aciPath }),

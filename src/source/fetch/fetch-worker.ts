@@ -5,9 +5,12 @@ import { createHasher, type Digest } from '../../digest/index.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
 import { backgroundRate, fetchTimeout } from '../limits.js';
 import { FileCredentials } from '../registry/auth-file.js';
+import { fetchAci } from '../registry/ac-fetch.js';
 import { RegistryClient } from '../registry/client.js';
 import { ConfiguredEndpoints } from '../registry/configuration.js';
 import { FixedCredentials, decodeCredentials, type CredentialSource } from '../registry/credentials.js';
+import { protocolError } from '../registry/failures.js';
+import { Transport } from '../registry/transport.js';
 import type { RegistryAccess } from './access.js';
 import { BlockFile } from './block-file.js';
 import { Download, offline } from './download.js';
@@ -31,6 +34,8 @@ const counter = new BigUint64Array(fetched);
 const lanes = new Map<string, Lanes>();
 const typed = new Map<string, Record<string, string>>();
 const clients = new Map<string, RegistryClient>();
+/** For appc images. */
+let pages: Transport | undefined;
 /** By their paths in the store. */
 const downloads = new Map<string, KnownBlob>();
 
@@ -168,6 +173,15 @@ class Client {
         const { access, reference } = request;
         return await reachable(access).manifest(access.repository, reference);
       }
+      case 'aci': {
+        const { app, access, path, limit } = request;
+        if (access.offline === true) throw forbidden();
+        pages ??= new Transport({ env: process.env, userAgent });
+        const insecure = access.tlsVerify === undefined ? undefined : !access.tlsVerify;
+        return { aci: await fetchAci(app, { transport: pages, insecure, path, limit }) };
+      }
+      case 'size':
+        return { size: await sizeOf(request.access, request.digest) };
       case 'document': {
         const { access, digest, limit, what } = request;
         return { bytes: await readDocument(access, digest, limit, what) };
@@ -228,7 +242,22 @@ async function digestOfFile({ path, size, digest }: RemoteBlobSpec): Promise<Dig
 function reachable(access: RegistryAccess): RegistryClient {
   const client = clientFor(access);
   if (client !== undefined) return client;
-  throw new LaminaError('INTERNAL', 'A registry is asked although that is forbidden');
+  throw forbidden();
+}
+
+function forbidden(): LaminaError {
+  return new LaminaError('INTERNAL', 'The network is asked although that is forbidden');
+}
+
+/** By HEAD; where the registry does not say it there, by asking for a byte. */
+async function sizeOf(access: RegistryAccess, digest: Digest): Promise<number> {
+  const client = reachable(access);
+  const size = await client.blobSize(access.repository, digest);
+  if (size !== undefined) return size;
+  const answer = await client.blob(access.repository, digest, { offset: 0, length: 1 });
+  await answer.cancel();
+  if (answer.total !== undefined) return answer.total;
+  throw protocolError(answer.host, `does not say how large ${digest} is`);
 }
 
 async function readDocument(access: RegistryAccess, digest: Digest, limit: number, what: string): Promise<Buffer> {

@@ -8,11 +8,13 @@ import type { Digest } from '../../digest/index.js';
 import { LaminaError } from '../../errors.js';
 import type { Descriptor } from '../../oci/descriptor.js';
 import { encodeCredentials, type Credentials } from '../registry/credentials.js';
+import type { AppName } from '../registry/app-name.js';
+import type { FetchedAci } from '../registry/ac-fetch.js';
 import type { FetchedManifest } from '../registry/manifests.js';
 import type { RegistryAccess } from './access.js';
 import type { FetchWorkerData } from './fetch-worker.js';
 import { FetchPort, useFetchPort } from './port.js';
-import type { FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread } from './protocol.js';
+import type { DiscoveryAccess, FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread } from './protocol.js';
 
 export interface FetcherOptions {
   readonly userAgent: string;
@@ -86,6 +88,24 @@ export class Fetcher {
     const { bytes } = await this.#ask({ op: 'document', access, digest, limit, what });
     if (bytes === undefined) throw noAnswer();
     return Buffer.from(bytes);
+  }
+
+  /** Bytes of a blob, as the registry says. Throws what {@link RegistryClient.blob} throws. */
+  async size(access: RegistryAccess, digest: Digest): Promise<number> {
+    const { size } = await this.#ask({ op: 'size', access, digest });
+    if (size === undefined) throw noAnswer();
+    return size;
+  }
+
+  /** Fetches an appc image by its name into a file, which is made. Throws what {@link fetchAci} throws. */
+  async aci(
+    app: AppName,
+    { tlsVerify, offline }: DiscoveryAccess,
+    file: { readonly path: string; readonly limit: number },
+  ): Promise<FetchedAci> {
+    const { aci } = await this.#ask({ op: 'aci', app, access: { tlsVerify, offline }, ...file });
+    if (aci === undefined) throw noAnswer();
+    return aci;
   }
 
   /** Brings a part of a blob into the store. Throws what fetching throws. */

@@ -3,6 +3,8 @@ import type { MessagePort } from 'node:worker_threads';
 import type { Digest } from '../../digest/index.js';
 import type { SerializedError } from '../../errors.js';
 import type { Descriptor } from '../../oci/descriptor.js';
+import type { AppName } from '../registry/app-name.js';
+import type { FetchedAci } from '../registry/ac-fetch.js';
 import type { RegistryAccess } from './access.js';
 
 /** A blob of a registry, and where the store keeps what has been fetched of it. */
@@ -14,6 +16,9 @@ export interface RemoteBlobSpec {
   readonly digest: Digest;
   readonly access: RegistryAccess;
 }
+
+/** How the hosts of appc names are asked. */
+export type DiscoveryAccess = Pick<RegistryAccess, 'tlsVerify' | 'offline'>;
 
 export type ToFetcher =
   /** Bytes from `start` to `end` shall be in the store. With `done`, its first number becomes 1, or 2 where that failed. */
@@ -50,6 +55,18 @@ export type ToFetcher =
       readonly artifactType: string;
     }
   | { readonly op: 'manifest'; readonly id: number; readonly access: RegistryAccess; readonly reference: string }
+  /** How many bytes a blob has. */
+  | { readonly op: 'size'; readonly id: number; readonly access: RegistryAccess; readonly digest: Digest }
+  /** An appc image, by its name, into a file. */
+  | {
+      readonly op: 'aci';
+      readonly id: number;
+      readonly app: AppName;
+      readonly access: DiscoveryAccess;
+      readonly path: string;
+      /** Bytes that it may have. */
+      readonly limit: number;
+    }
   | {
       readonly op: 'document';
       readonly id: number;
@@ -76,6 +93,10 @@ export interface FromFetcher {
   readonly bytes?: Uint8Array | undefined;
   readonly mediaType?: string | undefined;
   readonly digest?: Digest | undefined;
+  /** Of `aci`. */
+  readonly aci?: FetchedAci | undefined;
+  /** Of `size`. */
+  readonly size?: number | undefined;
 }
 
 /** Values of `done`. */

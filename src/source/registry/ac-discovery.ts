@@ -3,26 +3,20 @@
  * in meta tags, or the page of a part of the name.
  */
 import { LaminaError } from '../../errors.js';
-import type { AciManifest } from '../../oci/aci-manifest.js';
+import { hostOf, type AppName } from './app-name.js';
 import { directOptions } from './endpoints.js';
-import { protocolError } from './failures.js';
+import { protocolError, statusError } from './failures.js';
 import { metaTags } from './meta-tags.js';
-import { isLoopback, type Answer, type Transport } from './transport.js';
+import { isLoopback } from './loopback.js';
+import type { Answer, Transport } from './transport.js';
 
 /** Bytes of a page. */
 const PAGE_LIMIT = 1024 * 1024;
 const REDIRECTS_MAX = 10;
 
-export interface AppName {
-  /** "example.com/reduce-worker" */
-  readonly name: string;
-  /** "version", "os", "arch" and others. */
-  readonly labels: ReadonlyMap<string, string>;
-}
-
 export interface DiscoveryOptions {
   readonly transport: Transport;
-  /** Whether to go without TLS, and to trust any certificate. On this machine that is so anyway. */
+  /** Whether to go without TLS, and to trust any certificate. Where nobody says, on this machine only. */
   readonly insecure?: boolean | undefined;
   /** Of the pages; the usual one when absent. */
   readonly port?: number | undefined;
@@ -36,27 +30,6 @@ export interface Discovered {
   readonly publicKeys: readonly string[];
 }
 
-const IDENTIFIER = /^[a-z0-9]+(?:[-._~/][a-z0-9]+)*$/;
-
-/** `NAME[:VERSION][,LABEL=VALUE]...`, as in appc's own tools. Throws REFERENCE_INVALID. */
-export function parseAppName(text: string): AppName {
-  const [first = '', ...pairs] = text.split(',');
-  const colon = first.indexOf(':');
-  const name = colon < 0 ? first : first.slice(0, colon);
-  const labels = new Map(colon < 0 ? [] : [['version', first.slice(colon + 1)]]);
-  let sound = IDENTIFIER.test(name) && labels.get('version') !== '';
-  for (const pair of pairs) {
-    const equals = pair.indexOf('=');
-    const label = pair.slice(0, Math.max(equals, 0));
-    sound &&= IDENTIFIER.test(label) && label !== 'name' && !labels.has(label);
-    labels.set(label, pair.slice(equals + 1));
-  }
-  if (sound) return { name, labels };
-  throw new LaminaError('REFERENCE_INVALID', `${JSON.stringify(text.slice(0, 200))} is no name of an appc image`, {
-    hint: 'It is NAME[:VERSION][,LABEL=VALUE]..., such as example.com/app:1.0.0,os=linux,arch=amd64.',
-  });
-}
-
 /**
  * Throws IMAGE_NOT_FOUND where no page has a usable template, REGISTRY_UNREACHABLE, REGISTRY_PROTOCOL, LIMIT_EXCEEDED. What
  * is then fetched must be checked with {@link isWanted}.
@@ -68,12 +41,16 @@ export async function discover(app: AppName, options: DiscoveryOptions): Promise
   const tried: string[] = [];
   for (let n = parts.length; n > 0 && (images.length === 0 || publicKeys.length === 0); n--) {
     const page = parts.slice(0, n).join('/');
-    const found = await fetchPage(page, options);
+    const found = await fetchPage(page, options).catch((e: unknown) => {
+      // Where the image is, is known: its keys are a matter of words only.
+      if (images.length > 0) return 0;
+      throw e;
+    });
     tried.push(typeof found === 'number' ? `${page} (${found})` : page);
     if (typeof found === 'number') continue;
     const tags = readTags(found, app.name);
     // Each list comes from the longest part of the name for which there is one.
-    if (images.length === 0) images = bestImages(tags, app, options.insecure === true);
+    if (images.length === 0) images = bestImages(tags, app, options.insecure);
     if (publicKeys.length === 0)
       publicKeys = tags.filter(({ kind }) => kind === 'ac-discovery-pubkeys').map(({ url }) => url);
   }
@@ -84,46 +61,60 @@ export async function discover(app: AppName, options: DiscoveryOptions): Promise
   });
 }
 
-/** Whether an image is the one that was asked for: its name, and each label that was given. */
-export function isWanted({ name, labels }: Pick<AciManifest, 'name' | 'labels'>, wanted: AppName): boolean {
-  return name === wanted.name && [...wanted.labels].every(([label, value]) => labels.get(label) === value);
+/**
+ * Whether a place that a page or a redirect names may be asked: with TLS; without it where {@link DiscoveryOptions} allow that; on
+ * this machine only for an image whose name says so, lest others have us ask what only we can reach.
+ */
+export function mayAsk(url: URL, { name }: Pick<AppName, 'name'>, insecure: boolean | undefined): boolean {
+  const here = isLoopback(url.hostname);
+  if (here && !isLoopback(hostOf(name))) return false;
+  return url.protocol === 'https:' || (url.protocol === 'http:' && (insecure ?? here));
+}
+
+/** GET, with redirects followed as far as {@link mayAsk} allows. The answer is the last one, whatever its status. */
+export async function getFollowing(start: URL, app: Pick<AppName, 'name'>, options: DiscoveryOptions): Promise<Answer> {
+  const { transport, insecure, signal } = options;
+  let url = start;
+  for (let n = 0; n <= REDIRECTS_MAX; n++) {
+    const { tls } = directOptions(url.host, insecure === undefined ? undefined : !insecure);
+    const answer = await transport.send(url, { method: 'GET', tls, signal });
+    if (answer.status < 300 || answer.status > 399) return answer;
+    await answer.cancel();
+    const location = answer.header('location') ?? '';
+    const next = location !== '' && URL.canParse(location, url.href) ? new URL(location, url) : undefined;
+    if (next === undefined || !mayAsk(next, app, insecure)) {
+      throw protocolError(answer.host, 'redirects to what is no address with TLS that may be asked', answer.status);
+    }
+    url = next;
+  }
+  throw protocolError(start.host, `redirects more than ${REDIRECTS_MAX} times`);
 }
 
 /** The page's text, or the status that came instead. */
 async function fetchPage(name: string, options: DiscoveryOptions): Promise<string | number> {
   const slash = name.indexOf('/');
-  const hostname = slash < 0 ? name : name.slice(0, slash);
+  const hostname = hostOf(name);
   const host = options.port === undefined ? hostname : `${hostname}:${options.port}`;
   const path = `${host}${slash < 0 ? '/' : name.slice(slash)}?ac-discovery=1`;
-  const plain = options.insecure === true || isLoopback(hostname);
+  const plain = options.insecure ?? isLoopback(hostname);
   try {
-    const page = await follow(new URL(`https://${path}`), options, plain);
+    const page = await readPage(new URL(`https://${path}`), name, options);
     if (!plain || typeof page === 'string') return page;
   } catch (e) {
     if (!plain || !(e instanceof LaminaError) || e.code !== 'REGISTRY_UNREACHABLE') throw e;
   }
-  return follow(new URL(`http://${path}`), options, plain);
+  return readPage(new URL(`http://${path}`), name, options);
 }
 
-async function follow(start: URL, options: DiscoveryOptions, plain: boolean): Promise<string | number> {
-  const { transport, insecure, signal } = options;
-  let url = start;
-  for (let n = 0; n <= REDIRECTS_MAX; n++) {
-    const { tls } = directOptions(url.host, insecure === true ? false : undefined);
-    const answer = await transport.send(url, { method: 'GET', tls, signal });
-    if (answer.status === 200) return (await answer.read(PAGE_LIMIT, `the page of ${url.host}`)).toString('utf8');
+async function readPage(url: URL, name: string, options: DiscoveryOptions): Promise<string | number> {
+  const answer = await getFollowing(url, { name }, options);
+  if (answer.status === 200) return (await answer.read(PAGE_LIMIT, `the page of ${url.host}`)).toString('utf8');
+  if (answer.status >= 400 && answer.status <= 499 && answer.status !== 429) {
     await answer.cancel();
-    if (answer.status < 300 || answer.status > 399) return answer.status;
-    url = redirected(answer, plain);
+    return answer.status;
   }
-  throw protocolError(start.host, `redirects more than ${REDIRECTS_MAX} times`);
-}
-
-function redirected(answer: Answer, plain: boolean): URL {
-  const location = answer.header('location') ?? '';
-  const next = location !== '' && URL.canParse(location, answer.url.href) ? new URL(location, answer.url) : undefined;
-  if (next?.protocol === 'https:' || (next?.protocol === 'http:' && plain)) return next;
-  throw protocolError(answer.host, 'redirects to what is no address with TLS', answer.status);
+  // Only of what is not there the specification says that the page above it is looked at.
+  throw await statusError(answer, { what: `read the page of ${name}`, missing: 'IMAGE_NOT_FOUND' }, url.host);
 }
 
 interface Tag {
@@ -141,14 +132,14 @@ function readTags(page: string, name: string): Tag[] {
 }
 
 /** Those templates that can be filled in wholly, with the most labels. */
-function bestImages(tags: readonly Tag[], app: AppName, insecure: boolean): Discovered['images'] {
+function bestImages(tags: readonly Tag[], app: AppName, insecure: boolean | undefined): Discovered['images'] {
   let best: { aci: string; signature: string }[] = [];
   let most = 0;
   for (const { kind, url } of tags) {
     if (kind !== 'ac-discovery') continue;
     const aci = render(url, app, 'aci');
     const signature = render(url, app, 'aci.asc');
-    if (aci === undefined || signature === undefined || !isUsable(aci.url, insecure)) continue;
+    if (aci === undefined || signature === undefined || !isUsable(aci.url, app, insecure)) continue;
     if (aci.labels > most) best = [];
     if (aci.labels >= most) best.push({ aci: aci.url, signature: signature.url });
     most = Math.max(most, aci.labels);
@@ -156,11 +147,9 @@ function bestImages(tags: readonly Tag[], app: AppName, insecure: boolean): Disc
   return best;
 }
 
-/** Other ways of transport may be named beside; without TLS only where that was asked for. */
-function isUsable(text: string, insecure: boolean): boolean {
-  if (!URL.canParse(text)) return false;
-  const { protocol, hostname } = new URL(text);
-  return protocol === 'https:' || (protocol === 'http:' && (insecure || isLoopback(hostname)));
+/** Other ways of transport may be named beside. */
+function isUsable(text: string, app: AppName, insecure: boolean | undefined): boolean {
+  return URL.canParse(text) && mayAsk(new URL(text), app, insecure);
 }
 
 /** Undefined where a variable has no value. What a value says is not read as a template again. */

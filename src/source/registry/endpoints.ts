@@ -1,6 +1,7 @@
 /** Where a repository of a registry is asked for, and in which order: mirrors, then the registry itself. */
 import { DOCKER_HUB } from './name.js';
-import { isLoopback, type TlsSettings } from './transport.js';
+import { isLoopback } from './loopback.js';
+import type { TlsSettings } from './transport.js';
 
 export type Capability = 'pull' | 'resolve' | 'push';
 

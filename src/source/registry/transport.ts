@@ -9,6 +9,7 @@ import { Agent, EnvHttpProxyAgent, Pool, request, type Dispatcher } from 'undici
 import { LaminaError, toLaminaError } from '../../errors.js';
 import { tooLarge } from '../../oci/json.js';
 import { unreachable } from './failures.js';
+import { isLoopback } from './loopback.js';
 
 /** Milliseconds in which a connection must be made, TLS included. */
 const CONNECT_MS = 10_000;
@@ -164,11 +165,6 @@ class ProxyPool extends Pool {
         throw Object.assign(new Error('the proxy cut the connection'), { code: 'ECONNRESET', cause: e });
       });
   }
-}
-
-/** This machine: never through a proxy, and as safe without TLS as with it. */
-export function isLoopback(hostname: string): boolean {
-  return hostname === 'localhost' || hostname === '[::1]' || /^127(?:\.\d{1,3}){3}$/.test(hostname);
 }
 
 /** What a server answers. Its body must be read, or cancelled. */

@@ -1,0 +1,155 @@
+/** The documents of a registry's image: read from the store only. What is not there is fetched, and the reading begun again. */
+import { mkdirSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { parseDigest, type Digest } from '../digest/index.js';
+import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
+import type { Descriptor } from '../oci/descriptor.js';
+import { MANIFEST_LIMIT, tooLarge } from '../oci/json.js';
+import type { Manifest } from '../oci/manifest.js';
+import { isSchema1Type } from '../oci/media-types.js';
+import { publish, writeDurably, type Store } from '../store/store.js';
+import { openBlob, type BlobLocation } from './blob.js';
+import { embeddedBytes, embeddedLocation, verified, type Documents } from './documents.js';
+import { FOOTER_MAX } from './estargz.js';
+import type { RegistryAccess } from './fetch/access.js';
+import type { Fetcher } from './fetch/fetcher.js';
+import type { FetchedManifest } from './registry/manifests.js';
+import { signedPayload } from './registry/schema1.js';
+
+export interface Fetching {
+  readonly fetcher: Fetcher;
+  readonly store: Store;
+}
+
+/** A document that the store does not have, or has damaged. */
+export class Missing extends Error {
+  override readonly name = 'Missing';
+  readonly descriptor: Descriptor;
+  readonly what: string;
+
+  constructor(descriptor: Descriptor, what: string) {
+    super(`${what} is not in the store`);
+    this.descriptor = descriptor;
+    this.what = what;
+  }
+}
+
+/** What a descriptor may say and none of ours does. */
+export const unsaid = { data: undefined, urls: [], annotations: {}, platform: undefined, artifactType: undefined };
+
+export class RegistryDocuments implements Documents {
+  readonly entries: readonly Descriptor[];
+  readonly #access: RegistryAccess;
+  readonly #store: Store;
+
+  /** `top`: what the reference means. */
+  constructor(top: Pick<Descriptor, 'mediaType' | 'digest' | 'size'>, access: RegistryAccess, store: Store) {
+    const { mediaType, digest, size } = top;
+    this.entries = [{ mediaType, digest, size, ...unsaid }];
+    this.#access = access;
+    this.#store = store;
+  }
+
+  read(descriptor: Descriptor, what: string, limit: number): Buffer {
+    if (descriptor.size > limit) throw tooLarge(what, descriptor.size, limit);
+    const digest = parseDigest(descriptor.digest);
+    const bytes = embeddedBytes(descriptor, digest, what) ?? keptDocument(this.#store, digest, descriptor.size);
+    if (bytes === undefined) throw new Missing(descriptor, what);
+    return bytes;
+  }
+
+  locate(descriptor: Descriptor, what: string): BlobLocation {
+    const digest = parseDigest(descriptor.digest);
+    const embedded = embeddedBytes(descriptor, digest, what);
+    if (embedded !== undefined) return embeddedLocation(embedded, digest);
+    return registryBlob(digest, descriptor.size, this.#access, this.#store);
+  }
+}
+
+export function registryBlob(
+  digest: Digest,
+  size: number,
+  access: RegistryAccess,
+  store: Store,
+): BlobLocation & { readonly kind: 'registry' } {
+  return { kind: 'registry', path: store.blobPath(digest), offset: 0, size, digest, access };
+}
+
+/** Throws REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH, BLOB_DIGEST_MISMATCH. */
+export async function fetchDocument(
+  { descriptor, what }: Missing,
+  access: RegistryAccess,
+  { fetcher, store }: Fetching,
+): Promise<void> {
+  const digest = parseDigest(descriptor.digest);
+  if (access.offline === true) {
+    throw new LaminaError('BLOB_MISSING', `${what} is not in the store, and the registry must not be asked`, {
+      hint: 'Use the image once without --offline.',
+      details: { digest },
+    });
+  }
+  const isManifest = /manifest|index/.test(descriptor.mediaType);
+  const bytes = isManifest
+    ? digestedBytes(await fetcher.manifest(access, digest))
+    : await fetcher.document(access, digest, Math.max(descriptor.size, MANIFEST_LIMIT), what);
+  if (bytes.length !== descriptor.size) {
+    throw new LaminaError('BLOB_SIZE_MISMATCH', `${what} has ${bytes.length} bytes, not ${descriptor.size}`, {
+      details: { digest, wanted: descriptor.size, got: bytes.length },
+    });
+  }
+  keepDocument(store, digest, verified(bytes, digest, what));
+}
+
+/** What the digest of a manifest is of: of a signed one only what is signed. Nothing else of it is kept. */
+export function digestedBytes({ bytes, mediaType }: Pick<FetchedManifest, 'bytes' | 'mediaType'>): Buffer {
+  return isSchema1Type(mediaType) ? Buffer.from(signedPayload(bytes)) : bytes;
+}
+
+/** How a gzip layer ends tells whether it is an eStargz, which tools do not always say. What cannot be had is not known. */
+export async function fetchFooters(
+  { layers }: Pick<Manifest, 'layers'>,
+  documents: Pick<Documents, 'locate'>,
+  { fetcher }: Fetching,
+): Promise<void> {
+  const footers = layers
+    .filter(({ mediaType }) => mediaType.endsWith('gzip'))
+    .map((layer) => documents.locate(layer, `the layer ${layer.digest}`))
+    .map(async (blob) => {
+      const start = Math.max(blob.size - FOOTER_MAX, 0);
+      if (blob.kind !== 'registry' || isAtHand(blob, start)) return;
+      await fetcher.want(blob, start, blob.size).catch(() => undefined);
+    });
+  await Promise.all(footers);
+}
+
+function isAtHand(location: BlobLocation, start: number): boolean {
+  const blob = openBlob(location);
+  try {
+    return blob.has(start, blob.size - start);
+  } finally {
+    blob.close();
+  }
+}
+
+export function keepDocument(store: Store, digest: Digest, bytes: Buffer): void {
+  const path = store.blobPath(digest);
+  const temporary = store.temporary();
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    writeDurably(temporary, [bytes]);
+    publish(temporary, path);
+  } catch (e) {
+    throw toLaminaError(e, `Cannot keep ${path}`);
+  }
+}
+
+/** Undefined where it is not there, or not right. */
+function keptDocument(store: Store, digest: Digest, size: number): Buffer | undefined {
+  try {
+    const bytes = readFileSync(store.blobPath(digest));
+    return bytes.length === size ? verified(bytes, digest, 'a document') : undefined;
+  } catch (e) {
+    if (errnoOf(e) === 'ENOENT' || (e instanceof LaminaError && e.code === 'BLOB_DIGEST_MISMATCH')) return undefined;
+    throw toLaminaError(e, 'Cannot read the store');
+  }
+}
