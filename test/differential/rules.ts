@@ -113,9 +113,11 @@ const refusals = [
     world: 'overlay',
     reason:
       'containerd looks for the attributes of a parent in every older layer, follows symlinks there, though a directory ' +
-      'takes their place, and gives up when they are a loop (mkparent, continuity fs.RootPath: "too many links" without a ' +
-      "path, where the system's EMLINK would name one). The generator avoids this in the layer below, not in those under it.",
-    pattern: /: error unpacking image: failed to extract layer sha256:[0-9a-f]{64}: too many links(?:: unknown)?\s*$/,
+      'takes their place, and gives up when they are a loop (mkparent, continuity fs.RootPath): by its own count, which ' +
+      'names no path, or when the link adds to the path each time and the kernel refuses that. The generator avoids this ' +
+      'in the layer below, not in those under it or where links share an inode.',
+    pattern:
+      /: failed to extract layer sha256:[0-9a-f]{64}: (?:too many links|lstat [^]*: too many levels of symbolic links)(?:: unknown)?\s*$|(\/[^:]{1,400}?)\1{2,}[^:]*: file name too long(?:: unknown)?\s*$/,
   },
   {
     name: 'overlayfs-lists-whiteout',
