@@ -175,15 +175,8 @@ interface FaultCase {
 /** Each passes after a while: then everything is read. */
 const faults: readonly FaultCase[] = [
   { name: 'cut connections', fault: (n) => (n % 2 === 1 ? { cutAfter: 40_000 } : undefined) },
-  { name: 'cut before the first byte', fault: (n) => (n <= 2 ? { cutAfter: 0 } : undefined) },
   { name: '503', fault: (n) => (n <= 2 ? { status: 503 } : undefined) },
-  {
-    name: '429 with Retry-After',
-    fault: (n) => (n <= 1 ? { status: 429, headers: { 'retry-after': '1' } } : undefined),
-  },
   { name: 'no ranges (200)', fault: () => ({ ignoreRange: true }) },
-  { name: 'latency', fault: () => ({ delayMs: 20 }) },
-  { name: 'little bandwidth', fault: () => ({ bytesPerSecond: 300_000 }) },
 ];
 
 t.test('Reads come right through faults of the network that pass', async (t) => {
