@@ -13,7 +13,6 @@ import { LayerReaders, type LayerSource } from '../mount/layer-readers.js';
 import { mapTree } from '../mount/map-tree.js';
 import { mountAt } from '../mount/mountinfo.js';
 import { pathOperations } from '../mount/path-operations.js';
-import { Fetcher } from '../source/fetch/fetcher.js';
 import { withoutSeal } from '../store/sealed.js';
 import { Repetitions, createLogger } from './log.js';
 import { packageVersion } from './version.js';
@@ -46,6 +45,7 @@ async function serve({ mount, treePath, layers, idMap }: NativeMount): Promise<v
   for (const layer of layers) readers.add(layer);
   // Reads wait here for a registry, one after the other: libfuse is served by this thread alone.
   if (layers.some(({ blob }) => blob.kind === 'registry')) {
+    const { Fetcher } = await import('../source/fetch/fetcher.js');
     new Fetcher({ userAgent: `lamina/${packageVersion()}` }).serveThisThread();
   }
   const tree = mapTree(treePath);
