@@ -17,6 +17,7 @@ import { openBlob, type BlobLocation } from '../source/blob.js';
 import { fetchedBytes } from '../source/fetch/block-file.js';
 import type { Image, Layer } from '../source/image.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
+import { whileFetching } from '../source/fetch/whole.js';
 import { layerLimit } from '../source/limits.js';
 import { isSealed, readSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
@@ -117,12 +118,15 @@ function knownFromElsewhere(layer: Layer, store: Store): Known | undefined {
     return lazily(layer, byToc, 'toc', new TocTable(readSealed(path), path));
   }
   // Of a layer that is here as a whole, what nobody has vouched for is not needed any more.
-  const isWhole = fetchedBytes(blob.path, blob.size) === blob.size;
-  const directory = [true, ...(isWhole ? [] : [false])]
+  const directory = [true, ...(isWhole(layer) ? [] : [false])]
     .map((bound) => store.sociDirectory(digest, bound))
     .find(existsSync);
   if (directory === undefined) return undefined;
   return lazily(layer, directory, 'soci', new SociTable(readSealed(join(directory, 'ztoc'))));
+}
+
+function isWhole({ blob }: Layer): boolean {
+  return fetchedBytes(blob.path, blob.size) === blob.size;
 }
 
 function lazily({ diffId, blob }: Layer, directory: string, index: 'toc' | 'soci', table: ChunkTable): Known {
@@ -203,7 +207,9 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
       };
       const onBytes = (done: number): void => report('indexing', done);
       const index = (): Promise<unknown> => indexer.index(job, { onProgress: onBytes, signal: cancel.signal });
-      await (layer.blob.kind === 'registry' ? whileFetching(layer.blob, index, fetcher, cancel.signal) : index());
+      if (layer.blob.kind !== 'registry') await index();
+      else if (fetcher !== undefined) await whileFetching(layer.blob, fetcher, cancel.signal, index);
+      else throw new LaminaError('INTERNAL', 'Nothing is there to fetch a layer with');
       const now = known(layer, digest, store);
       if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
       report('indexed', layer.size);
@@ -230,8 +236,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
 }
 
 /** What makes an index from elsewhere useless, but not the layer. */
-const TOC_FAILURES =
-  /^(?:MANIFEST_INVALID|LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|[A-Z]+_INVALID|TAR_\w+)$/;
+const TOC_FAILURES = /^(?:LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|TAR_\w+|[A-Z]+_INVALID)$/;
 
 /** By an index from elsewhere; where there is none, or none that can be used, only notes on why. */
 async function prepareLazily(
@@ -243,12 +248,13 @@ async function prepareLazily(
   const { blob, digest, size, soci, toc, view } = layer;
   const before = knownFromElsewhere(layer, store);
   if (before !== undefined) return before;
-  if (digest === undefined || (toc === undefined && soci === undefined)) return { notes: [] };
+  const ztoc = soci?.bound === false && isWhole(layer) ? undefined : soci;
+  if (digest === undefined || (toc === undefined && ztoc === undefined)) return { notes: [] };
   const temporary = store.temporary();
   try {
-    if (toc === undefined && soci !== undefined) {
-      const layerDirectory = store.sociDirectory(digest, soci.bound);
-      const job = { ztoc: soci.blob, digest: soci.digest, size, temporary, layerDirectory };
+    if (toc === undefined && ztoc !== undefined) {
+      const layerDirectory = store.sociDirectory(digest, ztoc.bound);
+      const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory };
       await indexer.indexToc(job, signal);
     } else if (toc !== undefined) {
       const job = { toc, blob, view, temporary, layerDirectory: store.tocDirectory(digest, view) };
@@ -263,34 +269,6 @@ async function prepareLazily(
   const now = knownFromElsewhere(layer, store);
   if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
   return { ...now, prepared: { ...now.prepared, cached: false } };
-}
-
-/**
- * Reads a registry's blob to its end while it comes: the whole of it is fetched, in one request. What is left in the store
- * of an earlier time may be damaged: then all of it comes anew, once.
- */
-async function whileFetching<T>(
-  blob: BlobLocation & { readonly kind: 'registry' },
-  work: () => Promise<T>,
-  fetcher: Fetcher | undefined,
-  signal: AbortSignal,
-): Promise<T> {
-  if (fetcher === undefined) throw new LaminaError('INTERNAL', 'Nothing is there to fetch a layer with');
-  for (let first = true; ; first = false) {
-    const before = fetchedBytes(blob.path, blob.size);
-    const done = new AbortController();
-    // What fails there fails for who reads, too.
-    void fetcher.stream(blob, AbortSignal.any([signal, done.signal])).catch(() => undefined);
-    try {
-      return await work();
-    } catch (e) {
-      if (!(e instanceof LaminaError) || e.code !== 'BLOB_DIGEST_MISMATCH') throw e;
-      await fetcher.discard(blob);
-      if (!first || before === 0) throw e;
-    } finally {
-      done.abort();
-    }
-  }
 }
 
 async function hashBlob(blob: BlobLocation): Promise<Digest> {

@@ -127,7 +127,10 @@ export class Indexer {
     const fetch = this.#ports?.connect();
     const workerData: IndexWorkerData = { fetch };
     const transferList = fetch === undefined ? [] : [fetch];
-    return new Worker(new URL('./index-worker.js', import.meta.url), { workerData, transferList });
+    const worker = new Worker(new URL('./index-worker.js', import.meta.url), { workerData, transferList });
+    // Who has given it a job is told; with nobody listening, the event would end the process.
+    worker.on('error', () => undefined).once('exit', () => idle.get(this.#ports)?.delete(worker));
+    return worker;
   }
 }
 

@@ -9,12 +9,14 @@ import { encodeTree } from '../erofs/writer.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
 import { verified } from '../source/documents.js';
 import type { LayerView } from '../source/image.js';
+import { layerLimit, overLimit } from '../source/limits.js';
 import { tarEntryOf } from '../source/soci/entries.js';
 import { sociInvalid } from '../source/soci/errors.js';
+import { decodeSpans } from '../source/soci/zinfo.js';
 import { ZTOC_LIMIT, decodeZtoc, tooLarge } from '../source/soci/ztoc.js';
 import { parseToc } from '../source/toc/document.js';
 import type { TocPlace } from '../source/toc/place.js';
-import { readToc } from '../source/toc/read.js';
+import { readRange, readToc } from '../source/toc/read.js';
 import { seal } from '../store/sealed.js';
 import { publish, syncDirectory, writeDurably } from '../store/store.js';
 import { BLOCK } from '../tar/header.js';
@@ -49,13 +51,8 @@ export function indexToc({ toc, blob: location, view, temporary, layerDirectory 
     const { addressSpace } = document;
     const tree = new TreeBuilder(new Notes(), view);
     for (const entry of document.entries) tree.add(entry);
-    // Files lie in one piece each, so nothing is put into an appendix.
-    const { root } = tree.finish(addressSpace);
-    mkdirSync(temporary, { mode: 0o700 });
-    writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [addressSpace] })));
-    writeDurably(join(temporary, 'toc'), seal([padded(encodeTocTable(document, compression))]));
-    syncDirectory(temporary);
-    publish(temporary, layerDirectory);
+    const index = { name: 'toc', bytes: encodeTocTable(document, compression) };
+    write(tree, addressSpace, index, { temporary, layerDirectory });
     const landmark = document.entries.find(({ name }) => name === LANDMARK)?.data[0]?.position;
     const chunk = document.chunks.find(({ address }) => address === landmark);
     return { prefetch: chunk?.offset ?? 0 };
@@ -64,6 +61,9 @@ export function indexToc({ toc, blob: location, view, temporary, layerDirectory 
     rmSync(temporary, { recursive: true, force: true });
   }
 }
+
+/** Bytes of the blob that one span may have, which is held in memory while it is decompressed. SOCI's own have some 4 MiB. */
+const SPAN_MAX = 64 * 1024 * 1024;
 
 export interface SociJob {
   /** The ztoc, which its digest proves. */
@@ -81,16 +81,16 @@ export function indexSoci({ ztoc, digest, size, temporary, layerDirectory }: Soc
   const blob = openBlob(ztoc);
   try {
     if (blob.size > ZTOC_LIMIT) throw tooLarge(blob.size);
-    const bytes = Buffer.alloc(blob.size);
-    blob.need(0, blob.size);
-    for (let done = 0; done < bytes.length;) {
-      const n = blob.read(done, bytes.subarray(done));
-      if (n === 0) break;
-      done += n;
-    }
+    const bytes = readRange(blob, 0, blob.size);
     verified(bytes, digest, 'the ztoc');
-    const { files, compressedSize, uncompressedSize } = decodeZtoc(bytes);
+    const decoded = decodeZtoc(bytes);
+    const { files, compressedSize, uncompressedSize } = decoded;
     if (compressedSize !== size) throw sociInvalid('the ztoc', `it is for ${compressedSize} bytes, not for ${size}`);
+    for (const { start, end, point } of decodeSpans(decoded)) {
+      if (end - start > SPAN_MAX) throw sociInvalid('the ztoc', `a span has more than ${SPAN_MAX} bytes`);
+      // What is before it, a gzip header of an unknown length, has no digest, and could make other bytes of the rest.
+      if (start > point.input) throw sociInvalid('the ztoc', 'its first span is not hashed from the start');
+    }
     const tree = new TreeBuilder(new Notes());
     files.forEach((file, i) => {
       const entry = tarEntryOf(file, i + 1);
@@ -98,16 +98,28 @@ export function indexSoci({ ztoc, digest, size, temporary, layerDirectory }: Soc
       if (file.offset % BLOCK !== 0 || end > uncompressedSize) throw sociInvalid('the ztoc', 'a file lies outside');
       tree.add(entry);
     });
-    const { root } = tree.finish(uncompressedSize);
-    mkdirSync(temporary, { mode: 0o700 });
-    writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [uncompressedSize] })));
-    writeDurably(join(temporary, 'ztoc'), seal([padded(bytes)]));
-    syncDirectory(temporary);
-    publish(temporary, layerDirectory);
+    write(tree, uncompressedSize, { name: 'ztoc', bytes }, { temporary, layerDirectory });
   } finally {
     blob.close();
     rmSync(temporary, { recursive: true, force: true });
   }
+}
+
+function write(
+  tree: TreeBuilder,
+  addressSpace: number,
+  index: { readonly name: string; readonly bytes: Buffer },
+  { temporary, layerDirectory }: Pick<TocJob, 'temporary' | 'layerDirectory'>,
+): void {
+  const limit = layerLimit();
+  if (addressSpace > limit) throw overLimit(limit);
+  // Files lie in one piece each, so nothing is put into an appendix.
+  const { root } = tree.finish(addressSpace);
+  mkdirSync(temporary, { mode: 0o700 });
+  writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [addressSpace] })));
+  writeDurably(join(temporary, index.name), seal([padded(index.bytes)]));
+  syncDirectory(temporary);
+  publish(temporary, layerDirectory);
 }
 
 /** What is sealed has whole blocks. */

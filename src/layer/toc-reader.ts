@@ -8,9 +8,11 @@
 import { closeSync, existsSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeFrom } from '../compress/index.js';
+import type { ByteSource } from '../compress/types.js';
 import { createHasher, digestBytes, sha256 } from '../digest/index.js';
 import { LaminaError, errnoOf } from '../errors.js';
 import { openBlob, type RandomAccessBlob } from '../source/blob.js';
+import { readRange } from '../source/toc/read.js';
 import { readSealed } from '../store/sealed.js';
 import { CHUNK } from './chunks.js';
 import type { LayerReader } from './layer-reader.js';
@@ -169,55 +171,56 @@ export class TocReader implements LayerReader {
   /** What is compressed has the digest: nothing of it is decompressed before. */
   #decodeSpan(chunk: LayerChunk, wanted: Buffer, into: Window): void {
     const { offset, end } = chunk;
-    let got = this.#hashBlob(offset, end);
-    if (!got.equals(wanted) && this.#blob.discard(offset, end - offset)) {
-      this.#blob.need(offset, end - offset);
-      got = this.#hashBlob(offset, end);
+    let span = readRange(this.#blob, offset, end - offset);
+    if (!sha256(span).equals(wanted) && this.#blob.discard(offset, end - offset)) {
+      span = readRange(this.#blob, offset, end - offset);
     }
-    if (!got.equals(wanted)) throw this.#mismatch(offset, wanted, got);
-    const pieces = this.#decode(chunk, into).pieces;
+    const got = sha256(span);
+    if (!got.equals(wanted)) throw this.#mismatch(offset, wanted, `sha256:${got.toString('hex')}`);
+    // From the very bytes that were hashed: those in the store may be fetched anew by another thread.
+    const source = {
+      size: end,
+      read: (from: number, to: Uint8Array): number => (from < offset ? 0 : span.copy(to, 0, from - offset)),
+    };
+    const { size, pieces } = this.#decode(chunk, source, into);
+    if (size !== chunk.size) throw this.#mismatch(offset, wanted, `${size} bytes of content, not ${chunk.size}`);
     for (const [index, of] of pieces.digests) this.#keepDigest(index, of);
   }
 
-  #hashBlob(start: number, end: number): Buffer {
-    const hasher = createHasher();
-    const piece = (this.#piece ??= Buffer.allocUnsafeSlow(PIECE));
-    for (let at = start; at < end;) {
-      const n = this.#blob.read(at, piece.subarray(0, Math.min(PIECE, end - at)));
-      if (n === 0) break;
-      hasher.update(piece.subarray(0, n));
-      at += n;
-    }
-    return digestBytes(hasher.digest());
-  }
-
-  #mismatch(offset: number, wanted: Buffer, got: Buffer): LaminaError {
-    const [want, have] = [`sha256:${wanted.toString('hex')}`, `sha256:${got.toString('hex')}`];
+  #mismatch(offset: number, digest: Buffer, got: string): LaminaError {
+    const wanted = `sha256:${digest.toString('hex')}`;
     const { path } = this.#options.blob;
-    return new LaminaError('CHUNK_DIGEST_MISMATCH', `Blob ${path} at byte ${offset}: wanted ${want}, got ${have}`, {
-      details: { path, offset, wanted: want, got: have },
+    return new LaminaError('CHUNK_DIGEST_MISMATCH', `Blob ${path} at byte ${offset}: wanted ${wanted}, got ${got}`, {
+      details: { path, offset, wanted, got },
     });
   }
 
   /** From the blob, and once more from where that came, should it be wrong. */
   #decodeChunk(chunk: LayerChunk, wanted: Buffer, into: Window): void {
     const { offset, end } = chunk;
-    let { got, pieces } = this.#decode(chunk, into);
+    let { got, pieces } = this.#decode(chunk, this.#blob, into);
     if (!got.equals(wanted) && this.#blob.discard(offset, end - offset)) {
       this.#blob.need(offset, end - offset);
-      ({ got, pieces } = this.#decode(chunk, into));
+      ({ got, pieces } = this.#decode(chunk, this.#blob, into));
     }
-    if (!got.equals(wanted)) throw this.#mismatch(offset, wanted, got);
+    if (!got.equals(wanted)) throw this.#mismatch(offset, wanted, `sha256:${got.toString('hex')}`);
     for (const [index, of] of pieces.digests) this.#keepDigest(index, of);
   }
 
-  /** The digest of what comes out, and of the pieces that lie in the chunk as a whole. It is in `data` then. */
-  #decode({ address, size, inner, point }: LayerChunk, into: Window): { got: Buffer; pieces: Pieces } {
+  /**
+   * The digest and the bytes of what comes out, fewer than the chunk has where it cannot be decoded; and the digests of the pieces
+   * that lie in it as a whole. It is in `data` then.
+   */
+  #decode(
+    { address, size, inner, point }: LayerChunk,
+    source: ByteSource,
+    into: Window,
+  ): { got: Buffer; size: number; pieces: Pieces } {
     const hasher = createHasher();
     const pieces = new Pieces(address);
     let at = -inner;
     try {
-      decodeFrom(this.#table.compression, point, this.#blob, inner + size, (output) => {
+      decodeFrom(this.#table.compression, point, source, inner + size, (output) => {
         const bytes = Buffer.from(output.buffer, output.byteOffset, output.length).subarray(Math.max(-at, 0));
         const from = Math.max(at, 0);
         at += output.length;
@@ -233,7 +236,7 @@ export class TocReader implements LayerReader {
       if (!(e instanceof LaminaError) || !e.code.startsWith('COMPRESSION_')) throw e;
     }
     this.counters.verified += size;
-    return { got: digestBytes(hasher.digest()), pieces };
+    return { got: digestBytes(hasher.digest()), size: Math.min(Math.max(at, 0), size), pieces };
   }
 
   #keepDigest(index: number, digest: Buffer): void {

@@ -11,6 +11,7 @@ import { publish, writeDurably, type Store } from '../store/store.js';
 import { openBlob, type BlobLocation } from './blob.js';
 import { embeddedBytes, embeddedLocation, verified, type Documents } from './documents.js';
 import { FOOTER_MAX } from './estargz.js';
+import { layerLimit } from './limits.js';
 import type { RegistryAccess } from './fetch/access.js';
 import type { Fetcher } from './fetch/fetcher.js';
 import type { FetchedManifest } from './registry/manifests.js';
@@ -66,12 +67,16 @@ export class RegistryDocuments implements Documents {
   }
 }
 
+/** Throws LIMIT_EXCEEDED for more bytes than a layer may have. */
 export function registryBlob(
   digest: Digest,
   size: number,
   access: RegistryAccess,
   store: Store,
 ): BlobLocation & { readonly kind: 'registry' } {
+  const limit = layerLimit();
+  // Of what has no bound the store could not even keep a map.
+  if (size > limit) throw tooLarge(`the blob ${digest}`, size, limit);
   return { kind: 'registry', path: store.blobPath(digest), offset: 0, size, digest, access };
 }
 

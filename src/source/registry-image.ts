@@ -17,6 +17,7 @@ import {
   fetchDocument,
   fetchFooters,
   keepDocument,
+  registryBlob,
   Missing,
   RegistryDocuments,
   type Fetching,
@@ -126,7 +127,11 @@ async function withIndexes(
     );
   if (access.offline === true || !image.layers.some(isUnknown)) return image;
   try {
-    return await withZtocs(image, manifest, { fetcher, access, pathOf: (digest) => store.blobPath(digest) });
+    return await withZtocs(image, manifest, {
+      fetcher,
+      access,
+      locate: (digest, size) => registryBlob(digest, size, access, store),
+    });
   } catch (e) {
     // The layers can be had without.
     const { message } = toLaminaError(e);

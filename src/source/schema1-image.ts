@@ -16,9 +16,9 @@ import { readSealed, seal } from '../store/sealed.js';
 import { publish, writeDurably, type Store } from '../store/store.js';
 import { openBlob, type BlobLocation } from './blob.js';
 import type { RegistryAccess } from './fetch/access.js';
-import { fetchedBytes } from './fetch/block-file.js';
 import type { Fetcher } from './fetch/fetcher.js';
 import { Lane } from './fetch/lanes.js';
+import { whileFetching } from './fetch/whole.js';
 import type { Image } from './image.js';
 import { layerLimit, overLimit } from './limits.js';
 import { assembleImage } from './oci-image.js';
@@ -133,25 +133,15 @@ async function readLayers(image: Schema1Image, access: RegistryAccess, source: F
 
 type RegistryBlob = BlobLocation & { readonly kind: 'registry' };
 
-/** What the store has of an earlier time may be damaged: then all of it comes anew, once. */
-async function readLayer(blob: RegistryBlob, fetcher: Fetcher, signal: AbortSignal): Promise<Found> {
-  for (let first = true; ; first = false) {
-    const before = fetchedBytes(blob.path, blob.size);
-    const done = new AbortController();
-    // What fails there fails for who reads, too.
-    void fetcher.stream(blob, AbortSignal.any([signal, done.signal])).catch(() => undefined);
+function readLayer(blob: RegistryBlob, fetcher: Fetcher, signal: AbortSignal): Promise<Found> {
+  return whileFetching(blob, fetcher, signal, async () => {
     const pass = new LayerPass(blob);
     try {
       return await pass.run(fetcher, signal);
-    } catch (e) {
-      if (!(e instanceof LaminaError) || e.code !== 'BLOB_DIGEST_MISMATCH') throw e;
-      await fetcher.discard(blob);
-      if (!first || before === 0) throw e;
     } finally {
-      done.abort();
       pass.close();
     }
-  }
+  });
 }
 
 /** A layer's blob from front to back, while it comes. */

@@ -286,6 +286,15 @@ t.test('A gzip layer is mounted without its content where a SOCI index refers to
     ignore: [{ field: 'mtime', glob: '/' }],
   });
   t.same(differences, []);
+
+  for (const part of ['maps', 'layers']) execFileSync('sh', ['-c', 'rm -rf "$1"/*', 'sh', join(maker.store, part)]);
+  await mounted(maker, reference);
+  const verified = 'layer digest';
+  t.match(
+    (await contents(maker))[0],
+    { index: 'tar', verified },
+    'a layer that is here as a whole needs no index of others',
+  );
 });
 
 /** Faults that a read of a lazy layer meets. `ends`: right, or failed with EIO; never anything else. */

@@ -23,7 +23,7 @@ export const BLOCK = 4096;
 
 const PRESENT = 1;
 /** Blocks looked at in one read. */
-const LOOK = 16 * 1024;
+const LOOK = 256 * 1024;
 
 /** Bytes from `start` up to `end`. */
 export interface ByteRange {
@@ -103,7 +103,7 @@ export class BlockFile {
       const wanted = Math.min(piece.length, last - at);
       piece.fill(0);
       readSync(this.#blocks, piece, 0, wanted, at);
-      const i = piece.subarray(0, wanted).findIndex((byte) => (byte === PRESENT) === present);
+      const i = piece.subarray(0, wanted).indexOf(present ? PRESENT : 0);
       if (i >= 0) return at + i;
       at += wanted;
     }

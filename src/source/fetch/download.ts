@@ -1,8 +1,8 @@
 /**
  * Brings one blob into the store: the parts that somebody waits for, each in a request of its own; what comes behind them,
  * where they follow each other; and the whole of it from the beginning on where somebody wants that, or has come to read so
- * much of it that the rest is sooner had than asked for piece by piece. What is under way is not asked for twice. A transfer that is cut off goes on
- * where it was, until `recoverMs` have passed without a byte.
+ * much of it that the rest is sooner had than asked for piece by piece. What is under way is not asked for twice. A transfer
+ * that is cut off goes on where it was, until `recoverMs` have passed without a byte.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LaminaError, toLaminaError } from '../../errors.js';
@@ -37,6 +37,8 @@ const GAP = 1024 * 1024;
 interface Flight {
   readonly end: number;
   at: number;
+  /** False while it waits for others of its kind. */
+  begun: boolean;
 }
 
 interface Waiter extends ByteRange {
@@ -52,8 +54,6 @@ export interface DownloadOptions {
   readonly lanes: Lanes;
   /** Milliseconds without a byte after which a read is failed. Registries are restarted, and networks come back. */
   readonly recoverMs: number;
-  /** Bytes that came from the network. */
-  readonly onBytes?: ((bytes: number) => void) | undefined;
 }
 
 export class Download {
@@ -156,7 +156,7 @@ export class Download {
       }
       const end = Math.min(missing.end, missing.start + AHEAD_MAX);
       const began = performance.now();
-      const failure = await this.#fly({ at: missing.start, end }, this.#options.lanes.background, signal);
+      const failure = await this.#fly({ at: missing.start, end, begun: false }, this.#options.lanes.background, signal);
       if (isGiven(signal)) return;
       if (failure !== undefined && !isTransient(failure)) throw failure;
       const took = performance.now() - began;
@@ -168,14 +168,16 @@ export class Download {
   /** Starts transfers of what is not there and does not come soon. */
   #cover(start: number, end: number, lane: Lane): void {
     for (let run = this.#file.missing(start, end); run !== undefined; run = this.#file.missing(run.end, end)) {
+      // What somebody waits for does not wait behind what nobody does; that passes over what is there when its turn comes.
+      const flights = [...this.#flights].filter(({ begun }) => begun || lane !== this.#options.lanes.demand);
       for (let at = run.start; at < run.end;) {
-        const coming = [...this.#flights].find((f) => f.at <= at && at < f.end && at - f.at < AHEAD);
+        const coming = flights.find((f) => f.at <= at && at < f.end && at - f.at < AHEAD);
         if (coming !== undefined) {
           at = coming.end;
           continue;
         }
-        const next = Math.min(run.end, ...[...this.#flights].map((f) => f.at).filter((begin) => begin > at));
-        void this.#fly({ at, end: next }, lane, undefined);
+        const next = Math.min(run.end, ...flights.map((f) => f.at).filter((begin) => begin > at));
+        void this.#fly({ at, end: next, begun: lane === this.#options.lanes.demand }, lane, undefined);
         at = next;
       }
     }
@@ -192,7 +194,7 @@ export class Download {
         ({ end } = next);
         next = this.#file.missing(end, size);
       }
-      const failure = await this.#fly({ at: missing.start, end }, this.#options.lanes.stream, signal);
+      const failure = await this.#fly({ at: missing.start, end, begun: false }, this.#options.lanes.stream, signal);
       if (signal.aborted) return;
       if (failure !== undefined) throw failure;
       at = end;
@@ -220,6 +222,8 @@ export class Download {
 
   async #transfer(flight: Flight, given: AbortSignal | undefined): Promise<void> {
     const { recoverMs, spec } = this.#options;
+    flight.begun = true;
+    flight.at = this.#file.missing(flight.at, flight.end)?.start ?? flight.end;
     let lastByte = performance.now();
     for (let attempt = 0; flight.at < flight.end && !isGiven(given);) {
       const before = flight.at;
@@ -244,7 +248,7 @@ export class Download {
 
   /** One request. Throws when it ends too early. */
   async #request(flight: Flight, signal: AbortSignal, onByte: () => void): Promise<void> {
-    const { spec, client: findClient, onBytes } = this.#options;
+    const { spec, client: findClient } = this.#options;
     const client = findClient();
     if (client === undefined) throw offline(spec);
     const offset = Math.floor(flight.at / BLOCK) * BLOCK;
@@ -264,7 +268,6 @@ export class Download {
       if (at + bytes.length > spec.size) throw wrongSize(spec, answer.host, at + bytes.length);
       this.#file.write(at, bytes);
       at += bytes.length;
-      onBytes?.(bytes.length);
       this.#file.mark(marked, at);
       marked = Math.floor(at / BLOCK) * BLOCK;
       if (at <= flight.at) continue;

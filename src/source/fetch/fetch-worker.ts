@@ -19,8 +19,6 @@ import { DONE, FAILED, type FromFetcher, type RemoteBlobSpec, type ToFetcher, ty
 
 export interface FetchWorkerData {
   readonly userAgent: string;
-  /** Of all blobs: bytes that came from the network. One 64-bit number. */
-  readonly fetched: SharedArrayBuffer;
 }
 
 /** Transfers from one registry at once: of what somebody waits for, of what will be wanted next, and of whole blobs. */
@@ -28,8 +26,7 @@ const DEMAND = 16;
 const AHEAD = 4;
 const STREAMS = 4;
 
-const { userAgent, fetched } = workerData as FetchWorkerData;
-const counter = new BigUint64Array(fetched);
+const { userAgent } = workerData as FetchWorkerData;
 /** By host: one that hangs keeps no other waiting. */
 const lanes = new Map<string, Lanes>();
 const typed = new Map<string, Record<string, string>>();
@@ -99,7 +96,6 @@ function downloadOf(spec: RemoteBlobSpec): Download {
     lanes: lanesOf(spec.access.host),
     recoverMs: fetchTimeout(),
     client: () => clientFor(downloads.get(spec.path)?.access ?? spec.access),
-    onBytes: (bytes) => void Atomics.add(counter, 0, BigInt(bytes)),
   });
   if (known?.download.idle === true) known.file.close();
   downloads.set(spec.path, { download, file, access: spec.access, used: Date.now() });

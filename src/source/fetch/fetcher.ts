@@ -31,7 +31,6 @@ interface Pending {
 
 export class Fetcher {
   readonly #options: FetcherOptions;
-  readonly #fetched = new SharedArrayBuffer(8);
   readonly #pending = new Map<number, Pending>();
   /** Names of credentials that were typed. */
   readonly #kept = new Map<string, string>();
@@ -44,11 +43,6 @@ export class Fetcher {
 
   constructor(options: FetcherOptions) {
     this.#options = options;
-  }
-
-  /** Bytes of blobs that came from the network in the life of this process. */
-  get fetched(): number {
-    return Number(Atomics.load(new BigUint64Array(this.#fetched), 0));
   }
 
   /** A port for another thread, to be handed to a {@link FetchPort} there. */
@@ -183,7 +177,7 @@ export class Fetcher {
     if (this.#dead !== undefined) throw this.#dead;
     if (this.#port !== undefined) return this.#port;
     const { userAgent } = this.#options;
-    const workerData: FetchWorkerData = { userAgent, fetched: this.#fetched };
+    const workerData: FetchWorkerData = { userAgent };
     const worker = new Worker(new URL('./fetch-worker.js', import.meta.url), { workerData });
     worker.on('error', (e) => this.#died(e instanceof Error ? e : new Error(String(e))));
     worker.on('exit', (code) => this.#died(new Error(`The fetch thread ended with code ${code}`)));

@@ -1,6 +1,7 @@
 /** The SOCI index of an image in a registry: the one that its manifest names (v2), else one that refers to it (v1). */
 import { parseDigest, type Digest } from '../../digest/index.js';
 import { MANIFEST_LIMIT } from '../../oci/json.js';
+import type { BlobLocation } from '../blob.js';
 import type { RegistryAccess } from '../fetch/access.js';
 import type { Fetcher } from '../fetch/fetcher.js';
 import type { Image, Layer } from '../image.js';
@@ -9,15 +10,15 @@ import { SOCI_ARTIFACT_TYPE, namedSociIndex, parseSociIndex, sociReferrer, type 
 export interface SociSource {
   readonly fetcher: Fetcher;
   readonly access: RegistryAccess;
-  /** Where the store keeps a blob. */
-  readonly pathOf: (digest: Digest) => string;
+  /** Throws LIMIT_EXCEEDED. */
+  readonly locate: (digest: Digest, size: number) => BlobLocation;
 }
 
 /** The image, its layers with the ztocs that there are for them. Throws REGISTRY_*, SOCI_INVALID and others. */
 export async function withZtocs(
   image: Image,
   manifest: Digest,
-  { fetcher, access, pathOf }: SociSource,
+  { fetcher, access, locate }: SociSource,
 ): Promise<Image> {
   const named = namedSociIndex(image.annotations);
   const index =
@@ -27,8 +28,7 @@ export async function withZtocs(
     const ztoc = layer.digest === undefined ? undefined : index.ztocs.get(layer.digest);
     if (ztoc === undefined) return layer;
     const digest = parseDigest(ztoc.digest);
-    const blob = { kind: 'registry' as const, path: pathOf(digest), offset: 0, size: ztoc.size, digest, access };
-    return { ...layer, soci: { blob, digest, bound: named !== undefined } };
+    return { ...layer, soci: { blob: locate(digest, ztoc.size), digest, bound: named !== undefined } };
   });
   return { ...image, layers };
 }

@@ -32,6 +32,7 @@ function readEstargz(blob: RandomAccessBlob, { digest }: TocPlace): TocBytes {
   if (footer === undefined) throw invalid('the blob has no footer that says where it is');
   const { tocOffset, start } = footer;
   if (tocOffset >= start) throw invalid('the footer names a place behind it');
+  if (start - tocOffset > TOC_LIMIT) throw tooLarge(start - tocOffset);
   const packed = readRange(blob, tocOffset, start - tocOffset);
   let tar: Buffer;
   try {
@@ -52,7 +53,7 @@ function readEstargz(blob: RandomAccessBlob, { digest }: TocPlace): TocBytes {
 function readChunked(blob: RandomAccessBlob, place: Extract<TocPlace, { format: 'zstd-chunked' }>): TocBytes {
   const { offset, length, rawLength, digest } = place;
   if (offset < FRAME_HEADER || offset + length > blob.size) throw invalid('it is said to be outside of the blob');
-  if (rawLength > TOC_LIMIT) throw new LaminaError('LIMIT_EXCEEDED', `It is said to have ${rawLength} bytes`);
+  if (Math.max(length, rawLength) > TOC_LIMIT) throw tooLarge(Math.max(length, rawLength));
   const packed = readRange(blob, offset, length);
   check(packed, digest);
   const json = Buffer.alloc(rawLength);
@@ -67,16 +68,20 @@ function readChunked(blob: RandomAccessBlob, place: Extract<TocPlace, { format: 
   return { json, dataEnd: offset - FRAME_HEADER, compression: 'zstd' };
 }
 
-function readRange(blob: RandomAccessBlob, offset: number, length: number): Buffer {
-  if (length > TOC_LIMIT) throw new LaminaError('LIMIT_EXCEEDED', `The table of contents has ${length} bytes`);
+/** All of a part of a blob. Throws MANIFEST_INVALID where the blob ends before, and what reading it throws. */
+export function readRange(blob: RandomAccessBlob, offset: number, length: number): Buffer {
   blob.need(offset, length);
   const bytes = Buffer.alloc(length);
   for (let done = 0; done < length;) {
     const n = blob.read(offset + done, bytes.subarray(done));
-    if (n === 0) throw invalid('the blob ends before it');
+    if (n === 0) throw invalid('the blob ends too early');
     done += n;
   }
   return bytes;
+}
+
+function tooLarge(bytes: number): LaminaError {
+  return new LaminaError('LIMIT_EXCEEDED', `The layer's table of contents has ${bytes} bytes, more than ${TOC_LIMIT}`);
 }
 
 function check(bytes: Buffer, wanted: string): void {
