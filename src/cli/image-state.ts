@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { LaminaError } from '../errors.js';
-import { findLayer, type PreparedLayer } from '../image/prepare.js';
+import { findLayer, type PreparedLayer } from '../image/known-layer.js';
 import { LayerMap } from '../layer/map.js';
 import type { Layer } from '../source/image.js';
 import type { Store } from '../store/store.js';

@@ -2,7 +2,7 @@
  * Slots: the numbers under which the workers and blobfs know the layers. A layer keeps its slot while anything may know
  * it by that number, so images share what the kernel has cached of it; a number is never given to another layer.
  */
-import type { PreparedLayer } from '../image/prepare.js';
+import type { PreparedLayer } from '../image/known-layer.js';
 import type { VerifyMode } from '../layer/reader.js';
 import { FIRST_SLOT } from '../mount/blobfs.js';
 import type { LayerSource } from '../mount/layer-readers.js';

@@ -2,49 +2,22 @@
  * From an image to what a mount or a browser needs: every layer indexed, the layers' trees merged. Both are done once
  * and kept in the store, so the second time nothing is left to do.
  */
-import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { sniffCompression, type Compression } from '../compress/index.js';
 import { createHasher, sha256, type Digest } from '../digest/index.js';
 import { LaminaError, toLaminaError } from '../errors.js';
-import { readChunks } from '../layer/chunks.js';
 import { Indexer } from '../layer/indexer.js';
-import { LayerMap } from '../layer/map.js';
-import { SociTable } from '../layer/soci-table.js';
-import { TocTable, type ChunkTable } from '../layer/toc-table.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
-import { fetchedBytes } from '../source/fetch/block-file.js';
 import type { Image, Layer } from '../source/image.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import { whileFetching } from '../source/fetch/whole.js';
 import { layerLimit } from '../source/limits.js';
-import { isSealed, readSealed } from '../store/sealed.js';
+import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 import type { Compat } from '../union/merge.js';
 import { mergeInThread, type MergeJob } from './merge.js';
+import { isWhole, known, knownFromElsewhere, plainDigest, type Known, type PreparedLayer } from './known-layer.js';
 import type { OnProgress } from './progress.js';
-
-/** A layer whose index is in the store. */
-export interface PreparedLayer {
-  readonly diffId: Digest;
-  /** `layers/sha256-..` of the store. */
-  readonly directory: string;
-  /** By its tar, all of which was read; by the table of contents that it brings; or by a ztoc of SOCI. */
-  readonly index: 'tar' | 'toc' | 'soci';
-  /** `maps/sha256-..` of the store; "" where the index is from elsewhere. */
-  readonly mapPath: string;
-  readonly blob: BlobLocation;
-  /** Bytes: the uncompressed stream and what the index put behind it. */
-  readonly addressSpace: number;
-  readonly compression: Compression;
-  /** Restart points, or chunks of the table of contents. */
-  readonly points: number;
-  /** Bytes of the stream that the index had to keep uncompressed, being far from a restart point. */
-  readonly kept: number;
-  /** The index was in the store before. */
-  readonly cached: boolean;
-}
 
 export interface PreparedImage {
   readonly image: Image;
@@ -96,80 +69,6 @@ function usedLayerKey({ whitelists = [] }: Layer, { directory }: PreparedLayer):
   const name = basename(directory);
   if (whitelists.length === 0) return name;
   return `${name} ${sha256(Buffer.from(JSON.stringify(whitelists))).toString('hex')}`;
-}
-
-/** What the store has of a layer; undefined where it has to be indexed. Throws STORE_CORRUPT. */
-export function findLayer(layer: Layer, store: Store): PreparedLayer | undefined {
-  return (known(layer, layer.digest ?? plainDigest(layer), store) ?? knownFromElsewhere(layer, store))?.prepared;
-}
-
-interface Known {
-  readonly prepared: PreparedLayer;
-  readonly notes: readonly string[];
-}
-
-/** By the table of contents that it brings, or by a ztoc. Throws STORE_CORRUPT, SOCI_INVALID. */
-function knownFromElsewhere(layer: Layer, store: Store): Known | undefined {
-  const { blob, digest, toc, view } = layer;
-  if (blob.kind !== 'registry' || digest === undefined) return undefined;
-  const byToc = store.tocDirectory(digest, view);
-  if (toc !== undefined && existsSync(byToc)) {
-    const path = join(byToc, 'toc');
-    return lazily(layer, byToc, 'toc', new TocTable(readSealed(path), path));
-  }
-  // Of a layer that is here as a whole, what nobody has vouched for is not needed any more.
-  const directory = [true, ...(isWhole(layer) ? [] : [false])]
-    .map((bound) => store.sociDirectory(digest, bound))
-    .find(existsSync);
-  if (directory === undefined) return undefined;
-  return lazily(layer, directory, 'soci', new SociTable(readSealed(join(directory, 'ztoc'))));
-}
-
-function isWhole({ blob }: Layer): boolean {
-  return fetchedBytes(blob.path, blob.size) === blob.size;
-}
-
-function lazily({ diffId, blob }: Layer, directory: string, index: 'toc' | 'soci', table: ChunkTable): Known {
-  const { addressSpace, compression, count } = table;
-  const facts = { addressSpace, compression, points: count, kept: 0 };
-  return { prepared: { diffId, directory, index, mapPath: '', blob, ...facts, cached: true }, notes: [] };
-}
-
-function known(layer: Layer, digest: Digest | undefined, store: Store): Known | undefined {
-  if (digest === undefined) return undefined;
-  const directory = store.layerDirectory(layer.diffId, layer.view);
-  const mapPath = store.mapPath(digest);
-  if (!existsSync(directory)) return undefined;
-  const map = LayerMap.describe(mapPath);
-  // The same blob under another diffID is a lie that indexing will find out.
-  if (map?.facts.diffId !== layer.diffId) return undefined;
-  const { facts } = map;
-  const { addressSpace } = readChunks(join(directory, 'chunks'));
-  const { compression, kept } = facts;
-  const prepared = {
-    diffId: layer.diffId,
-    directory,
-    index: 'tar' as const,
-    mapPath,
-    blob: layer.blob,
-    addressSpace,
-    compression,
-    points: map.count,
-    kept,
-    cached: true,
-  };
-  return { prepared, notes: facts.notes };
-}
-
-/** An uncompressed blob is its own stream, so its digest is the diffID. */
-function plainDigest({ blob, diffId }: Layer): Digest | undefined {
-  const reader = openBlob(blob);
-  try {
-    const head = Buffer.alloc(512);
-    return sniffCompression(head.subarray(0, reader.read(0, head))) === 'none' ? diffId : undefined;
-  } finally {
-    reader.close();
-  }
 }
 
 async function prepareLayers(image: Image, { store, onProgress, signal, fetcher }: PrepareOptions): Promise<Known[]> {

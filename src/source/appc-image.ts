@@ -4,10 +4,10 @@
  *
  * Signatures are not verified: the image is what the host of its name gives out, over TLS, and not more.
  */
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { z } from 'zod';
-import { parseDigest, sha256, type Digest } from '../digest/index.js';
+import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError, toLaminaError } from '../errors.js';
 import { platformLabels, type AciDependency, type AciManifest } from '../oci/aci-manifest.js';
 import type { Platform } from '../oci/platform.js';
@@ -21,6 +21,7 @@ import type { AppcReference } from './reference.js';
 import type { RegistrySource } from './registry-image.js';
 import { hostOf, isDiscoverable, isWanted, type AppName } from './registry/app-name.js';
 import { isLoopback } from './registry/loopback.js';
+import { recall, remember } from './remembered.js';
 
 export interface AppcWanted {
   /** Directories with the archives of dependencies, absolute. */
@@ -105,8 +106,7 @@ class Discoverer {
 
   async #find(search: Search): Promise<AciArchive> {
     const { store, pull, access } = this.#source;
-    const path = store.refPath(sha256(Buffer.from(search.key)).toString('hex'));
-    const before = readMeaning(path, search.key);
+    const before = recall(store, meaning, search.key);
     const again = pull === 'always' && search.imageId === undefined && access.offline !== true;
     if (before !== undefined && !again) {
       const kept = await this.#kept(before);
@@ -117,9 +117,7 @@ class Discoverer {
     }
     if (access.offline === true || (pull === 'never' && before === undefined)) throw notHere(search, before);
     const { archive, found } = await this.#fetch(search, again ? undefined : before);
-    const temporary = store.temporary();
-    writeFileSync(temporary, JSON.stringify(found), { mode: 0o600 });
-    renameSync(temporary, path);
+    remember(store, found);
     this.#meanings.set(search.app.name, found);
     return archive;
   }
@@ -172,16 +170,6 @@ interface Search {
 function keyOf({ name, labels }: AppName, imageId: Digest | undefined): string {
   const pairs = [...labels].sort(([a], [b]) => (a < b ? -1 : 1)).map(([label, value]) => `,${label}=${value}`);
   return `aci:${name}${pairs.join('')}${imageId === undefined ? '' : `@${imageId}`}`;
-}
-
-/** One that cannot be read is as good as none. */
-function readMeaning(path: string, key: string): Meaning | undefined {
-  try {
-    const found = meaning.parse(JSON.parse(readFileSync(path, 'utf8')));
-    return found.reference === key ? found : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /** Throws ARCHIVE_INVALID, BLOB_DIGEST_MISMATCH. */

@@ -2,9 +2,9 @@
  * An image of a registry. Its documents are kept in the store, and so is what the reference meant last, so that an image
  * that was there once needs the registry no more. Layers are only located: who reads them has them fetched.
  */
-import { existsSync, readFileSync, writeFileSync, renameSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { z } from 'zod';
-import { parseDigest, sha256, type Digest } from '../digest/index.js';
+import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError, toLaminaError } from '../errors.js';
 import { isSchema1Type } from '../oci/media-types.js';
 import type { Platform } from '../oci/platform.js';
@@ -12,6 +12,7 @@ import type { RegistryAccess } from './fetch/access.js';
 import type { Image, Layer } from './image.js';
 import { ociImage, readManifest } from './oci-image.js';
 import type { RegistryReference } from './reference.js';
+import { recall, remember } from './remembered.js';
 import {
   digestedBytes,
   fetchDocument,
@@ -79,8 +80,7 @@ async function resolve(
   source: RegistrySource,
 ): Promise<Resolution> {
   const { store, pull } = source;
-  const path = store.refPath(sha256(Buffer.from(reference.text)).toString('hex'));
-  const before = readResolution(path, reference.text);
+  const before = recall(store, resolution, reference.text);
   // A digest means the same for ever.
   const askAgain = pull === 'always' && reference.digest === undefined;
   if (before !== undefined && (!askAgain || access.offline === true)) return before;
@@ -95,21 +95,10 @@ async function resolve(
   const bytes = digestedBytes(fetched);
   keepDocument(store, digest, bytes);
   const now: Resolution = { reference: reference.text, mediaType, digest, size: bytes.length };
-  const temporary = store.temporary();
-  writeFileSync(temporary, JSON.stringify(now), { mode: 0o600 });
-  renameSync(temporary, path);
+  remember(store, now);
   return now;
 }
 
-/** One that cannot be read is as good as none. */
-function readResolution(path: string, reference: string): Resolution | undefined {
-  try {
-    const found = resolution.parse(JSON.parse(readFileSync(path, 'utf8')));
-    return found.reference === reference ? found : undefined;
-  } catch {
-    return undefined;
-  }
-}
 /** With the ztocs of a SOCI index, where there are layers that are worth it and about which nothing is known yet. */
 async function withIndexes(
   image: Image,

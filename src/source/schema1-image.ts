@@ -1,7 +1,7 @@
 /**
  * An image of Docker schema 1, of a registry. Its manifest names blobs, but neither their sizes nor their diffIDs: all layers
  * are read once before the image is known. What that gave is kept by the manifest's digest: it follows from blobs that were
- * verified, and is checked again, as any diffID is, when a layer is indexed.
+ * verified, and indexing checks each diffID once more.
  */
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';

@@ -10,7 +10,7 @@ import { RunDir } from '../../src/daemon/run-dir.js';
 import { Serial } from '../../src/daemon/serial.js';
 import { Slots } from '../../src/daemon/slots.js';
 import { parseDigest } from '../../src/digest/index.js';
-import type { PreparedLayer } from '../../src/image/prepare.js';
+import type { PreparedLayer } from '../../src/image/known-layer.js';
 import { Counters, createCounterMemory } from '../../src/mount/counters.js';
 import { BlobFs } from '../../src/mount/blobfs.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';

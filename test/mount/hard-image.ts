@@ -46,6 +46,19 @@ export async function makeHardImage(directory: string): Promise<MadeImage> {
   });
 }
 
+/** The image, and what umoci makes of it. */
+export interface UnpackedImage {
+  readonly image: MadeImage;
+  readonly oracle: string;
+}
+
+export async function makeUnpackedHardImage(directory: string): Promise<UnpackedImage> {
+  const image = await makeHardImage(directory);
+  const unpacked = join(directory, 'unpacked');
+  execFileSync('umoci', ['unpack', '--image', `${image.directory}:latest`, unpacked], { stdio: 'ignore' });
+  return { image, oracle: join(unpacked, 'rootfs') };
+}
+
 function packBase(root: string): Buffer {
   const hard = join(root, 'hard');
   const sh = (...args: string[]): void => void execFileSync(args[0] ?? '', args.slice(1), { cwd: hard });

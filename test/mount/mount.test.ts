@@ -24,7 +24,7 @@ import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { blobPath, type MadeImage } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
-import { RANDOM_SIZE, makeHardImage, neededCommands } from './hard-image.js';
+import { RANDOM_SIZE, makeUnpackedHardImage, neededCommands } from './hard-image.js';
 import { commandExists } from '../support/commands.js';
 
 const engines = ['kernel', 'fuse'] as const;
@@ -46,10 +46,7 @@ t.before(alone);
 t.before(async () => {
   if (!canMount || missing.length > 0) return;
   const directory = tempDir(t);
-  const image = await makeHardImage(directory);
-  const unpacked = join(directory, 'unpacked');
-  execFileSync('umoci', ['unpack', '--image', `${image.directory}:latest`, unpacked], { stdio: 'ignore' });
-  const oracle = join(unpacked, 'rootfs');
+  const { image, oracle } = await makeUnpackedHardImage(directory);
   const randomHash = createHash('sha256')
     .update(readFileSync(join(oracle, 'hard/random')))
     .digest('hex');

@@ -1,5 +1,4 @@
 /** Images of a real registry (Debian's docker-registry), mounted by both engines; and the registry gone. */
-import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -12,11 +11,11 @@ import { runCommand } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { isBlob, startFaultProxy, type Fault } from '../support/fault-proxy.js';
-import { digest, makeLayout, type MadeImage } from '../support/images.js';
+import { digest, makeLayout } from '../support/images.js';
 import { password, push, startRegistry, user } from '../support/registry.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
-import { makeHardImage, neededCommands } from './hard-image.js';
+import { makeUnpackedHardImage, neededCommands, type UnpackedImage } from './hard-image.js';
 
 const needed = ['umoci', 'skopeo', 'docker-registry', ...neededCommands];
 const missing = needed.filter((name) => !commandExists(name));
@@ -31,21 +30,16 @@ function cannotRun(t: Test): boolean {
 }
 
 /** Made once: the image, and what umoci makes of it. */
-let hard: { readonly image: MadeImage; readonly oracle: string } | undefined;
+let hard: UnpackedImage | undefined;
 
-function hardImage(): { readonly image: MadeImage; readonly oracle: string } {
+function hardImage(): UnpackedImage {
   if (hard === undefined) throw new Error('The image was not made');
   return hard;
 }
 
 t.before(alone);
 t.before(async () => {
-  if (!canMount || missing.length > 0) return;
-  const directory = tempDir(t);
-  const image = await makeHardImage(directory);
-  const unpacked = join(directory, 'unpacked');
-  execFileSync('umoci', ['unpack', '--image', `${image.directory}:latest`, unpacked], { stdio: 'ignore' });
-  hard = { image, oracle: join(unpacked, 'rootfs') };
+  if (canMount && missing.length === 0) hard = await makeUnpackedHardImage(tempDir(t));
 });
 
 async function mounted(daemon: TestDaemon, reference: string, ...flags: string[]): Promise<string> {

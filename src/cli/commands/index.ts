@@ -1,7 +1,8 @@
 import { statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import type { PreparedImage, PreparedLayer } from '../../image/prepare.js';
+import type { PreparedLayer } from '../../image/known-layer.js';
+import type { PreparedImage } from '../../image/prepare.js';
 import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
 import { examples } from '../help.js';
