@@ -19,17 +19,17 @@ import {
   realpathSync,
   rmSync,
   statSync,
-  writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { lamina, runCommand } from '../test/support/cli.js';
+import { lamina } from '../test/support/cli.js';
 import { spawnDaemon, type TestDaemon } from '../test/support/daemon.js';
 import { blobPath } from '../test/support/images.js';
 import { projectRoot } from '../test/support/project.js';
 import { makeDemoImage } from './demo-image.js';
 import { removeTree, temporaryPrefix } from './leftovers.js';
+import { READ_ALL, dropCaches, median, quote, run, timed } from './measure.js';
 
 type Engine = 'kernel' | 'fuse';
 
@@ -53,7 +53,6 @@ interface Layout {
 }
 
 const WALK = 'find . -xdev -printf "%s %m %n\\n" >/dev/null';
-const READ_ALL = 'find . -xdev -type f -print0 | xargs -0 cat >/dev/null';
 const PYTHON = 'chroot . /usr/bin/python3 -c "import numpy"';
 
 class Bench {
@@ -194,13 +193,12 @@ class Bench {
   }
 
   async #cold(command: string, at: string): Promise<number> {
-    await run('sync', []);
-    writeFileSync('/proc/sys/vm/drop_caches', '3');
+    await dropCaches();
     return this.#shell(command, at);
   }
 
   #shell(command: string, cwd: string): Promise<number> {
-    return timed(() => run('bash', ['-o', 'pipefail', '-c', command], cwd));
+    return timed(() => run('bash', ['-o', 'pipefail', '-c', command], { cwd }));
   }
 
   async #lamina(args: readonly string[], env: Readonly<Record<string, string>>): Promise<void> {
@@ -290,11 +288,6 @@ function decompress(blob: string): string {
   return head === '28b52ffd' ? `zstd -qdc ${quoted}` : `cat ${quoted}`;
 }
 
-function quote(path: string): string {
-  if (path.includes("'")) throw new Error(`Cannot use a path with a quote: ${path}`);
-  return `'${path}'`;
-}
-
 function dataFiles(store: string): string[] {
   const layers = join(store, 'layers');
   const paths = existsSync(layers) ? readdirSync(layers).map((layer) => join(layers, layer, 'data')) : [];
@@ -306,29 +299,6 @@ function candidatesFrom(
   measure: (place: string) => Promise<number>,
 ): Record<string, () => Promise<number>> {
   return Object.fromEntries(Object.entries(places).map(([name, place]) => [name, () => measure(place)]));
-}
-
-async function run(command: string, args: readonly string[], cwd?: string): Promise<void> {
-  const env = { NODE_EXTRA_CA_CERTS: undefined };
-  const { code, stderr } = await runCommand(command, args, {
-    env,
-    timeout: 900_000,
-    ...(cwd === undefined ? {} : { cwd }),
-  });
-  if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${code}:\n${stderr.slice(0, 2000)}`);
-}
-
-async function timed(act: () => Promise<void>): Promise<number> {
-  const start = performance.now();
-  await act();
-  return (performance.now() - start) / 1000;
-}
-
-function median(times: readonly number[]): number {
-  const sorted = [...times].sort((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  const [low = 0, high = 0] = [sorted[sorted.length % 2 === 0 ? middle - 1 : middle], sorted[middle]];
-  return (low + high) / 2;
 }
 
 function formatRow({ what, seconds }: Row): string {

@@ -10,7 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defaultRunDir } from '../src/daemon/run-dir.js';
 import { readMountInfo, type MountInfo } from '../src/mount/mountinfo.js';
-import { daemonProcesses, detach, isAlive, killDaemon, ownerOf, removeTree } from './leftovers.js';
+import { isAlive } from '../src/daemon/process.js';
+import { daemonProcesses, detach, killDaemon, ownerOf, removeTree } from './leftovers.js';
 
 const said: string[] = [];
 const say = (line: string): void => void said.push(line);

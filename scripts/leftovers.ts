@@ -93,16 +93,6 @@ function signal(pid: number, name: NodeJS.Signals): void {
   }
 }
 
-/** Whether there is such a process. */
-export function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (e) {
-    return e instanceof Error && 'code' in e && e.code === 'EPERM';
-  }
-}
-
 /** Temporary directories of ours carry their owner's process id: lamina-KIND-PID-XXXXXX. */
 export function temporaryPrefix(kind: string): string {
   return `lamina-${kind}-${process.pid}-`;

@@ -12,6 +12,8 @@ export class Cli {
 
   constructor(host: NodeJS.Process) {
     this.#host = host;
+    // Help is printed by commander, before there is an Output; who reads it may be gone.
+    host.stdout.on('error', () => undefined);
   }
 
   async run(command: Command, body: Body): Promise<void> {

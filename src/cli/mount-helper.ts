@@ -6,7 +6,6 @@
  *
  * says nothing when it works, and exits with the codes of mount(8).
  */
-import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import { CommanderError, type Command } from 'commander';
 import { LaminaError, toLaminaError, type ErrorCode } from '../errors.js';
@@ -15,8 +14,6 @@ import { mountImage, type MountOptions } from './commands/mount.js';
 import { report } from './errors.js';
 import { applyMountOptions, parseMountOptions } from './mount-options.js';
 import { Interrupted } from './signals.js';
-
-export const helperNames = ['mount.fuse.lamina', 'mount.lamina'] as const;
 
 /** Exit codes of mount(8). */
 const exits = { usage: 1, system: 2, internal: 4, interrupted: 8, failed: 32 } as const;
@@ -32,20 +29,6 @@ const exitOf: Readonly<Partial<Record<ErrorCode, number>>> = {
   DISK_FULL: exits.system,
   INTERNAL: exits.internal,
 };
-
-/** The helper's arguments where the process was started as one, else undefined. `argv` as Node has it. */
-export function helperArguments(argv: readonly string[], program: Command): readonly string[] | undefined {
-  const [, script = '', ...args] = argv;
-  if (helperNames.some((name) => name === basename(script))) return args;
-  const [first = '-', second = '-'] = args;
-  const isCommand = first === 'help' || program.commands.some((c) => c.name() === first || c.aliases().includes(first));
-  const isHelper = !isCommand && !first.startsWith('-') && !second.startsWith('-') && args.slice(2).some(isOptions);
-  return isHelper ? args : undefined;
-}
-
-function isOptions(argument: string): boolean {
-  return /^-[sfnvrw]*o/.test(argument);
-}
 
 /** Mounts; the exit code. */
 export async function mountHelper(args: readonly string[], program: Command, host: NodeJS.Process): Promise<number> {

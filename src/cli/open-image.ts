@@ -1,24 +1,18 @@
 /** From the IMAGE argument to an image that can be looked into. */
-import { resolve } from 'node:path';
 import { prepareImage, type PreparedImage } from '../image/prepare.js';
 import { ImageTree } from '../image/tree.js';
 import { parsePlatform } from '../oci/platform.js';
 import type { Image } from '../source/image.js';
 import { resolveImage } from '../source/index.js';
-import { isRemote, parseReference, type Reference } from '../source/reference.js';
+import { isRemote } from '../source/reference.js';
+import type { RegistrySource } from '../source/registry-image.js';
+import { parseCredentials } from '../source/registry/credentials.js';
 import { Store } from '../store/store.js';
 import type { Context } from './context.js';
+import { aciPathOf, referenceOf } from './image-argument.js';
 import type { ImageOptions, TreeOptions } from './options.js';
-import { registrySource } from './registry-options.js';
+import { accessOf, type PullOptions } from './registry-options.js';
 import { interruptible } from './signals.js';
-
-/** The reference that IMAGE means. Says on stderr what was chosen where the user did not. */
-export function referenceOf(context: Context, text: string): Reference {
-  const reference = parseReference(text, context.cwd);
-  if (!text.startsWith(reference.text.slice(0, reference.text.indexOf(':') + 1)))
-    context.out.note(`${text} is ${reference.text}`);
-  return reference;
-}
 
 /** Documents only: nothing of a layer is read. `store`: where those of registries are kept, if it is not the context's. */
 export async function openImage(
@@ -38,10 +32,17 @@ export async function openImage(
   return image;
 }
 
-/** Directories, absolute: those of `--aci-path`, else of LAMINA_ACI_PATH, where colons are between them. */
-export function aciPathOf({ cwd, env }: Context, { aciPath }: ImageOptions): string[] {
-  const directories = aciPath ?? (env['LAMINA_ACI_PATH'] ?? '').split(':').filter((directory) => directory !== '');
-  return directories.map((directory) => resolve(cwd, directory));
+/** How this process asks registries. */
+function registrySource(context: Context, options: PullOptions, store: string): RegistrySource {
+  const { creds } = options;
+  const { fetcher } = context;
+  const credentials = creds === undefined ? {} : { credentials: fetcher.keep(parseCredentials(creds)) };
+  return {
+    fetcher,
+    store: Store.open(store),
+    pull: options.pull ?? 'missing',
+    access: { ...accessOf(context, options), ...credentials },
+  };
 }
 
 /** Indexes what is not indexed yet, showing progress. */

@@ -1,54 +1,64 @@
-/** The command line as commander sees it: every command, and the options that all of them take. */
+/**
+ * The command line as commander sees it: every command, and the options that all of them take. A process runs one of them:
+ * only that one's modules are loaded, which is most of the time that a short command takes.
+ */
 import { Command } from 'commander';
 import type { Cli } from './cli.js';
 import { addGlobalOptions } from './context.js';
-import { registerBundle } from './commands/bundle.js';
-import { registerCat } from './commands/cat.js';
-import { registerCompletion } from './commands/completion.js';
-import { registerDaemon } from './commands/daemon.js';
-import { registerDiff } from './commands/diff.js';
-import { registerDoctor } from './commands/doctor.js';
-import { registerExport } from './commands/export.js';
-import { registerExtract } from './commands/extract.js';
-import { registerFind } from './commands/find.js';
-import { registerIndex } from './commands/index.js';
-import { registerInspect } from './commands/inspect.js';
-import { registerLogin } from './commands/login.js';
-import { registerLogout } from './commands/logout.js';
-import { registerLs } from './commands/ls.js';
-import { registerMount } from './commands/mount.js';
-import { registerMounts } from './commands/mounts.js';
-import { registerRun } from './commands/run.js';
-import { registerStatus } from './commands/status.js';
-import { registerStat } from './commands/stat.js';
-import { registerTree } from './commands/tree.js';
-import { registerUmount } from './commands/umount.js';
-import { registerVerify } from './commands/verify.js';
-import { registerVersion } from './commands/version.js';
 
-const groups: readonly (readonly [string, readonly ((program: Command, cli: Cli) => void)[]])[] = [
-  ['Mounting:', [registerMount, registerUmount, registerMounts, registerStatus]],
-  [
-    'Looking into images:',
-    [
-      registerLs,
-      registerCat,
-      registerStat,
-      registerTree,
-      registerFind,
-      registerDiff,
-      registerInspect,
-      registerVerify,
-      registerIndex,
-    ],
-  ],
-  ['Writing images out:', [registerExport, registerExtract]],
-  ['Containers:', [registerBundle, registerRun]],
-  ['Registries:', [registerLogin, registerLogout]],
-  ['This machine:', [registerDaemon, registerDoctor, registerCompletion, registerVersion]],
-];
+type Register = (program: Command, cli: Cli) => void;
 
-export function createProgram(cli: Cli): Command {
+/** By heading and name; what each imports is loaded when it is called. */
+const groups: Readonly<Record<string, Readonly<Record<string, () => Promise<Register>>>>> = {
+  'Mounting:': {
+    mount: async () => (await import('./commands/mount.js')).registerMount,
+    umount: async () => (await import('./commands/umount.js')).registerUmount,
+    mounts: async () => (await import('./commands/mounts.js')).registerMounts,
+    status: async () => (await import('./commands/status.js')).registerStatus,
+  },
+  'Looking into images:': {
+    ls: async () => (await import('./commands/ls.js')).registerLs,
+    cat: async () => (await import('./commands/cat.js')).registerCat,
+    stat: async () => (await import('./commands/stat.js')).registerStat,
+    tree: async () => (await import('./commands/tree.js')).registerTree,
+    find: async () => (await import('./commands/find.js')).registerFind,
+    diff: async () => (await import('./commands/diff.js')).registerDiff,
+    inspect: async () => (await import('./commands/inspect.js')).registerInspect,
+    verify: async () => (await import('./commands/verify.js')).registerVerify,
+    index: async () => (await import('./commands/index.js')).registerIndex,
+  },
+  'Writing images out:': {
+    export: async () => (await import('./commands/export.js')).registerExport,
+    extract: async () => (await import('./commands/extract.js')).registerExtract,
+  },
+  'Containers:': {
+    bundle: async () => (await import('./commands/bundle.js')).registerBundle,
+    run: async () => (await import('./commands/run.js')).registerRun,
+  },
+  'Registries:': {
+    login: async () => (await import('./commands/login.js')).registerLogin,
+    logout: async () => (await import('./commands/logout.js')).registerLogout,
+  },
+  'This machine:': {
+    daemon: async () => (await import('./commands/daemon.js')).registerDaemon,
+    doctor: async () => (await import('./commands/doctor.js')).registerDoctor,
+    completion: async () => (await import('./commands/completion.js')).registerCompletion,
+    version: async () => (await import('./commands/version.js')).registerVersion,
+  },
+};
+
+/** Other names of commands. */
+const aliases: Readonly<Record<string, string>> = { unmount: 'umount' };
+
+/** The command that a word is a name of. */
+export function commandOf(word: string | undefined): string | undefined {
+  if (word === undefined) return undefined;
+  const name = Object.hasOwn(aliases, word) ? aliases[word] : word;
+  return Object.values(groups).some((group) => Object.hasOwn(group, name ?? '')) ? name : undefined;
+}
+
+/** `only`: the one command that is needed; without it all, for help and completion. */
+export async function createProgram(cli: Cli, only?: string): Promise<Command> {
   const program = new Command('lamina')
     .description('Mounts container images as verified, lazy file systems: no extraction, no conversion.')
     .usage('[options] COMMAND')
@@ -58,10 +68,13 @@ export function createProgram(cli: Cli): Command {
     .configureOutput({ outputError: () => undefined })
     .configureHelp({ subcommandTerm: (command) => [command.name(), ...command.aliases()].join(', ') })
     .addHelpText('after', IMAGE_HELP);
-  for (const [heading, registrations] of groups) {
+  for (const [heading, commands] of Object.entries(groups)) {
     program.commandsGroup(heading);
-    for (const register of registrations) register(program, cli);
+    for (const [name, load] of Object.entries(commands)) {
+      if (only === undefined || only === name) (await load())(program, cli);
+    }
   }
+  for (const [alias, name] of Object.entries(aliases)) program.commands.find((c) => c.name() === name)?.alias(alias);
   program.helpCommand('help [command]', 'Show the help of a command.');
   addGlobalOptions(program);
   return program;

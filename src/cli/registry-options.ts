@@ -4,12 +4,10 @@ import { Option, type Command } from 'commander';
 import type { MountRequestInput } from '../daemon/protocol.js';
 import { packageVersion } from '../daemon/version.js';
 import { LaminaError } from '../errors.js';
-import { placesOf, type RegistryAccess } from '../source/fetch/access.js';
-import { pullPolicies, type PullPolicy, type RegistrySource } from '../source/registry-image.js';
+import { placesOf, pullPolicies, type PullPolicy, type RegistryAccess } from '../source/fetch/access.js';
 import type { AuthPlaces } from '../source/registry/auth-file.js';
 import { encodeCredentials, parseCredentials } from '../source/registry/credentials.js';
 import { parseRegistryName } from '../source/registry/name.js';
-import { Store } from '../store/store.js';
 import type { Context } from './context.js';
 
 export interface RegistryOptions {
@@ -39,19 +37,6 @@ export function addPullOptions(command: Command): Command {
   return addRegistryOptions(command);
 }
 
-/** How this process asks registries. */
-export function registrySource(context: Context, options: PullOptions, store: string): RegistrySource {
-  const { creds } = options;
-  const { fetcher } = context;
-  const credentials = creds === undefined ? {} : { credentials: fetcher.keep(parseCredentials(creds)) };
-  return {
-    fetcher,
-    store: Store.open(store),
-    pull: options.pull ?? 'missing',
-    access: { ...accessOf(context, options), ...credentials },
-  };
-}
-
 /** How the daemon shall: as whoever mounts. */
 export function registryRequest(context: Context, options: PullOptions): MountRequestInput['registry'] {
   const { creds, pull } = options;
@@ -62,7 +47,7 @@ export function registryRequest(context: Context, options: PullOptions): MountRe
   };
 }
 
-function accessOf(context: Context, options: PullOptions): Omit<RegistryAccess, 'host' | 'repository'> {
+export function accessOf(context: Context, options: PullOptions): Omit<RegistryAccess, 'host' | 'repository'> {
   const verify = tlsVerify(options);
   return {
     ...(verify === undefined ? {} : { tlsVerify: verify }),

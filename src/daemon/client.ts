@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { LaminaError, errnoOf, toLaminaError, type SerializedError } from '../errors.js';
 import { lockOwner } from './lock.js';
 import type { DaemonStatus, MountContent, MountEvent, MountRequestInput, MountStatus } from './protocol.js';
+import { isAlive } from './process.js';
 import { RunDir } from './run-dir.js';
 
 interface Call {
@@ -176,14 +177,5 @@ async function* linesOf(stream: AsyncIterable<Buffer>): AsyncGenerator<string> {
   } catch (e) {
     if (e instanceof LaminaError || (e instanceof Error && e.name === 'AbortError')) throw e;
     // A connection that breaks ends the lines: the caller misses the last one.
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
   }
 }

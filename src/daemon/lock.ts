@@ -4,6 +4,7 @@
  */
 import { closeSync, constants, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
 import { tryLock } from '../native/libc.js';
+import { isAlive } from './process.js';
 import type { RunDir } from './run-dir.js';
 
 /** False when somebody else has it. The descriptor stays open until the process ends. */
@@ -22,8 +23,7 @@ export function takeLock(run: RunDir): boolean {
 export function lockOwner(run: RunDir): number | undefined {
   try {
     const pid = Number.parseInt(readFileSync(run.lock, 'latin1'), 10);
-    if (!(pid > 0)) return undefined;
-    process.kill(pid, 0);
+    if (!(pid > 0) || !isAlive(pid)) return undefined;
     return holdsLock(pid, statSync(run.lock, { bigint: true }).ino) ? pid : undefined;
   } catch {
     return undefined;

@@ -13,10 +13,10 @@
 import { z } from 'zod';
 import type { SerializedError } from '../errors.js';
 import type { ProgressEvent } from '../image/progress.js';
-import { idMapSchema, type IdMap } from '../mount/id-map.js';
+import type { IdMap } from '../mount/id-map.js';
 import { mountFlags, type MountFlag } from '../mount/flags.js';
-import { registryAccess } from '../source/fetch/access.js';
-import { pullPolicies } from '../source/registry-image.js';
+import { pullPolicies } from '../source/fetch/access.js';
+import { idMapSchema, registryAccess } from './schemas.js';
 
 export const mountRequest = z.strictObject({
   /** In its full form, paths absolute. */

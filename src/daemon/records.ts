@@ -6,10 +6,9 @@ import { readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'no
 import { z } from 'zod';
 import { parseDigest } from '../digest/index.js';
 import { errnoOf } from '../errors.js';
-import { idMapSchema } from '../mount/id-map.js';
 import { mountFlags } from '../mount/flags.js';
-import { registryAccess } from '../source/fetch/access.js';
 import type { RunDir } from './run-dir.js';
+import { idMapSchema, registryAccess } from './schemas.js';
 
 const digest = z.string().transform((text) => parseDigest(text));
 

@@ -1,4 +1,5 @@
 /** How a mount's registry is asked: as whoever mounts would ask it. */
+import { PrepareThreads } from '../image/prepare-threads.js';
 import { placesOf } from '../source/fetch/access.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import type { RegistrySource } from '../source/registry-image.js';
@@ -17,5 +18,6 @@ export function registrySource(
     credentials,
   } = request ?? {};
   const typed = credentials === undefined ? {} : { credentials: fetcher.keep(decodeCredentials(credentials)) };
-  return { fetcher, store, pull, access: { ...access, ...typed } };
+  const onAsk = (): void => new PrepareThreads(fetcher).warm();
+  return { fetcher, store, pull, access: { ...access, ...typed }, onAsk };
 }

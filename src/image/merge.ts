@@ -1,10 +1,9 @@
-/** The merged tree of an image, from the trees of its layers in the store: done once per image, in a thread of its own. */
+/** The merged tree of an image, from the trees of its layers in the store: done once per image. */
 import { rmSync, statSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
 import { loadTree } from '../erofs/load.js';
 import { ErofsReader } from '../erofs/reader.js';
 import { encodeTree } from '../erofs/writer.js';
-import { LaminaError, type SerializedError } from '../errors.js';
+import { LaminaError } from '../errors.js';
 import { readSealed, seal } from '../store/sealed.js';
 import { publish, writeDurably } from '../store/store.js';
 import { mergeLayers, type Compat } from '../union/merge.js';
@@ -30,9 +29,6 @@ export interface MergeJob {
 
 /** Bytes of all layers' trees: as objects, which the merge needs them as, they take several times that. */
 const TREES_MAX = 4 * 1024 ** 3;
-
-/** Null when it is done. */
-export type MergeAnswer = SerializedError | null;
 
 /**
  * Writes the merged tree to `path`. Throws LINK_INVALID, PATH_LOOP, LIMIT_EXCEEDED, STORE_CORRUPT, EROFS_INVALID,
@@ -60,24 +56,9 @@ export function mergeToStore({ layers, compat, temporary, path }: MergeJob): voi
 /** Bytes of trees that are merged sooner than a thread has started. */
 const SMALL_TREES = 256 * 1024;
 
-/** {@link mergeToStore}, without keeping this thread where it takes long; throws an AbortError too. */
-export async function mergeInThread(job: MergeJob, signal?: AbortSignal): Promise<void> {
-  if (treeBytes(job) < SMALL_TREES) return mergeToStore(job);
-  const worker = new Worker(new URL('./merge-worker.js', import.meta.url), { workerData: job });
-  let stop: (() => void) | undefined;
-  try {
-    const answer = await new Promise<MergeAnswer>((resolve, reject) => {
-      stop = (): void => reject(signal?.reason instanceof Error ? signal.reason : new Error('Aborted'));
-      signal?.addEventListener('abort', stop, { once: true });
-      worker.once('message', resolve).once('error', reject);
-      worker.once('exit', (code) => reject(new LaminaError('INTERNAL', `The merging thread ended with code ${code}`)));
-    });
-    if (answer !== null) throw LaminaError.fromJSON(answer);
-  } finally {
-    if (stop !== undefined) signal?.removeEventListener('abort', stop);
-    await worker.terminate();
-    rmSync(job.temporary, { force: true });
-  }
+/** Whether to do it here keeps nobody waiting. */
+export function isSmallMerge(job: MergeJob): boolean {
+  return treeBytes(job) < SMALL_TREES;
 }
 
 function treeBytes({ layers }: Pick<MergeJob, 'layers'>): number {

@@ -6,7 +6,6 @@ import { basename, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { createHasher, sha256, type Digest } from '../digest/index.js';
 import { LaminaError, toLaminaError } from '../errors.js';
-import { Indexer } from '../layer/indexer.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
 import type { Image, Layer } from '../source/image.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
@@ -15,8 +14,9 @@ import { layerLimit } from '../source/limits.js';
 import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 import type { Compat } from '../union/merge.js';
-import { mergeInThread, type MergeJob } from './merge.js';
+import type { MergeJob } from './merge.js';
 import { isWhole, known, knownFromElsewhere, plainDigest, type Known, type PreparedLayer } from './known-layer.js';
+import { PrepareThreads } from './prepare-threads.js';
 import type { OnProgress } from './progress.js';
 
 export interface PreparedImage {
@@ -46,11 +46,13 @@ export async function prepareImage(image: Image, options: PrepareOptions): Promi
   signal?.throwIfAborted();
   const total = image.layers.reduce((n, layer) => n + layer.size, 0);
   onProgress?.({ type: 'resolved', reference: image.reference, layers: image.layers.length, bytes: total });
-  const layers = await prepareLayers(image, options);
+  const threads = new PrepareThreads(options.fetcher);
+  const layers = await prepareLayers(image, threads, options);
   signal?.throwIfAborted();
   const treePath = await mergedTree(
     image,
     layers.map(({ prepared }) => prepared),
+    threads,
     options,
   );
   const notes = layers.flatMap(({ notes: found, prepared }, i) =>
@@ -71,8 +73,11 @@ function usedLayerKey({ whitelists = [] }: Layer, { directory }: PreparedLayer):
   return `${name} ${sha256(Buffer.from(JSON.stringify(whitelists))).toString('hex')}`;
 }
 
-async function prepareLayers(image: Image, { store, onProgress, signal, fetcher }: PrepareOptions): Promise<Known[]> {
-  const indexer = new Indexer(fetcher);
+async function prepareLayers(
+  image: Image,
+  threads: PrepareThreads,
+  { store, onProgress, signal, fetcher }: PrepareOptions,
+): Promise<Known[]> {
   const cancel = new AbortController();
   const stop = (): void => cancel.abort(signal?.reason);
   signal?.addEventListener('abort', stop, { once: true });
@@ -88,7 +93,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
         report('cached', layer.size);
         return before;
       }
-      const lazy = await prepareLazily(layer, store, indexer, { fetcher, signal: cancel.signal });
+      const lazy = await prepareLazily(layer, store, threads, { fetcher, signal: cancel.signal });
       if ('prepared' in lazy) {
         report(lazy.prepared.cached ? 'cached' : 'lazy', 0);
         return lazy;
@@ -105,7 +110,7 @@ async function prepareLayers(image: Image, { store, onProgress, signal, fetcher 
         streamLimit: layerLimit(),
       };
       const onBytes = (done: number): void => report('indexing', done);
-      const index = (): Promise<unknown> => indexer.index(job, { onProgress: onBytes, signal: cancel.signal });
+      const index = (): Promise<unknown> => threads.index(job, { onProgress: onBytes, signal: cancel.signal });
       if (layer.blob.kind !== 'registry') await index();
       else if (fetcher !== undefined) await whileFetching(layer.blob, fetcher, cancel.signal, index);
       else throw new LaminaError('INTERNAL', 'Nothing is there to fetch a layer with');
@@ -141,7 +146,7 @@ const TOC_FAILURES = /^(?:LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|TA
 async function prepareLazily(
   layer: Layer,
   store: Store,
-  indexer: Indexer,
+  threads: PrepareThreads,
   { fetcher, signal }: { readonly fetcher: Fetcher | undefined; readonly signal: AbortSignal },
 ): Promise<Known | { readonly notes: readonly string[] }> {
   const { blob, digest, size, soci, toc, view } = layer;
@@ -154,10 +159,10 @@ async function prepareLazily(
     if (toc === undefined && ztoc !== undefined) {
       const layerDirectory = store.sociDirectory(digest, ztoc.bound);
       const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory };
-      await indexer.indexToc(job, signal);
+      await threads.indexSoci(job, signal);
     } else if (toc !== undefined) {
       const job = { toc, blob, view, temporary, layerDirectory: store.tocDirectory(digest, view) };
-      const { prefetch } = await indexer.indexToc(job, signal);
+      const { prefetch } = await threads.indexToc(job, signal);
       // Nobody waits for it; who reads what it brings does, and is told when it fails.
       if (prefetch > 0 && blob.kind === 'registry') void fetcher?.want(blob, 0, prefetch).catch(() => undefined);
     }
@@ -202,6 +207,7 @@ function named(e: unknown, image: Image, index: number): LaminaError {
 async function mergedTree(
   image: Image,
   layers: readonly PreparedLayer[],
+  threads: PrepareThreads,
   { store, compat: chosen, onProgress, signal }: PrepareOptions,
 ): Promise<string> {
   const compat = image.compat ?? chosen;
@@ -225,7 +231,7 @@ async function mergedTree(
     temporary: store.temporary(),
     path,
   };
-  await mergeInThread(job, signal);
+  await threads.merge(job, signal);
   onProgress?.({ type: 'tree', state: 'merged' });
   return path;
 }

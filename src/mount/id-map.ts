@@ -2,7 +2,6 @@
  * User and group ids of an image as others on the host: ranges as user_namespaces(7) and podman's --uidmap have them. An
  * id that no range covers is shown as the overflow id, as the kernel does (/proc/sys/kernel/overflowuid).
  */
-import { z } from 'zod';
 import { LaminaError } from '../errors.js';
 
 /** `size` ids of the image from `container` on are the host's from `host` on. */
@@ -16,10 +15,6 @@ export interface IdMap {
   readonly uid: readonly IdRange[];
   readonly gid: readonly IdRange[];
 }
-
-const id = z.int().min(0).max(0xffff_fffe);
-const ranges = z.array(z.object({ container: id, host: id, size: z.int().min(1).max(0xffff_ffff) })).readonly();
-export const idMapSchema = z.object({ uid: ranges, gid: ranges });
 
 /** nobody and nogroup: what an id is where it has no other. */
 export const OVERFLOW_ID = 65_534;

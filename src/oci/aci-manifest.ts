@@ -6,7 +6,8 @@ import { z } from 'zod';
 import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError } from '../errors.js';
 import type { AppcApp, ImageConfig } from './config.js';
-import { MANIFEST_LIMIT, optional, parseJson } from './json.js';
+import { optional, parseJson } from './json.js';
+import { MANIFEST_LIMIT } from './limits.js';
 import { normalizePlatform, type Platform } from './platform.js';
 
 export interface AciDependency {

@@ -2,7 +2,8 @@
 import { z } from 'zod';
 import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError } from '../errors.js';
-import { CONFIG_LIMIT, optional, parseJson, stringMap } from './json.js';
+import { optional, parseJson, stringMap } from './json.js';
+import { CONFIG_LIMIT } from './limits.js';
 
 export interface HistoryEntry {
   /** RFC 3339, as it is written. */

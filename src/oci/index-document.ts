@@ -2,7 +2,8 @@
 import { z } from 'zod';
 import { LaminaError } from '../errors.js';
 import { descriptorSchema, type Descriptor } from './descriptor.js';
-import { MANIFEST_LIMIT, optional, parseJson } from './json.js';
+import { optional, parseJson } from './json.js';
+import { MANIFEST_LIMIT } from './limits.js';
 import { checkDocument } from './manifest.js';
 
 const schema = z.object({

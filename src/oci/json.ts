@@ -4,10 +4,7 @@
  */
 import { z } from 'zod';
 import { LaminaError, type ErrorCode } from '../errors.js';
-
-/** Bytes. The cap of the registries (distribution-spec "Pushing Manifests"), and more for configs with a long history. */
-export const MANIFEST_LIMIT = 4 * 1024 * 1024;
-export const CONFIG_LIMIT = 8 * 1024 * 1024;
+import { tooLarge } from './limits.js';
 
 /** Levels of objects and arrays; the documents of the specification have 6. */
 const DEPTH_LIMIT = 64;
@@ -43,12 +40,6 @@ export function parseJson<T>(bytes: Uint8Array, schema: z.ZodType<T>, { what, co
   const [issue] = result.error.issues;
   const where = issue === undefined || issue.path.length === 0 ? '' : ` at ${issue.path.join('.').slice(0, 200)}`;
   throw new LaminaError(code, `${what} is not well formed${where}: ${issue?.message ?? ''}`);
-}
-
-export function tooLarge(what: string, size: number, limit: number): LaminaError {
-  return new LaminaError('LIMIT_EXCEEDED', `${what} has ${size} bytes; at most ${limit} are read`, {
-    details: { size, limit },
-  });
 }
 
 /** The deepest nesting and the number of values, as far as brackets and commas outside strings tell. */

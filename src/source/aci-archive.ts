@@ -9,7 +9,7 @@ import { createHasher, type Digest } from '../digest/index.js';
 import { cleanPath } from '../erofs/paths.js';
 import { LaminaError } from '../errors.js';
 import { parseAciManifest, type AciManifest } from '../oci/aci-manifest.js';
-import { MANIFEST_LIMIT, tooLarge } from '../oci/json.js';
+import { MANIFEST_LIMIT, tooLarge } from '../oci/limits.js';
 import type { DataRun, TarEntry } from '../tar/entry.js';
 import { printable } from '../tar/notes.js';
 import { TarReader } from '../tar/reader.js';

@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
-import { tooLarge } from '../oci/json.js';
+import { tooLarge } from '../oci/limits.js';
 import { openBlob, type BlobLocation } from './blob.js';
 
 export interface Files {

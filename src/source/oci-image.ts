@@ -3,7 +3,7 @@ import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError } from '../errors.js';
 import { parseConfig, type ImageConfig } from '../oci/config.js';
 import type { Descriptor } from '../oci/descriptor.js';
-import { CONFIG_LIMIT, MANIFEST_LIMIT } from '../oci/json.js';
+import { CONFIG_LIMIT, MANIFEST_LIMIT } from '../oci/limits.js';
 import { parseManifest, type Manifest } from '../oci/manifest.js';
 import { formatPlatform, normalizePlatform, type Platform } from '../oci/platform.js';
 import { isEstargz } from './estargz.js';

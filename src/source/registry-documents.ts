@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 import type { Descriptor } from '../oci/descriptor.js';
-import { MANIFEST_LIMIT, tooLarge } from '../oci/json.js';
+import { MANIFEST_LIMIT, tooLarge } from '../oci/limits.js';
 import type { Manifest } from '../oci/manifest.js';
 import { isSchema1Type } from '../oci/media-types.js';
 import { publish, writeDurably, type Store } from '../store/store.js';

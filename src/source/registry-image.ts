@@ -8,7 +8,7 @@ import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError, toLaminaError } from '../errors.js';
 import { isSchema1Type } from '../oci/media-types.js';
 import type { Platform } from '../oci/platform.js';
-import type { RegistryAccess } from './fetch/access.js';
+import type { PullPolicy, RegistryAccess } from './fetch/access.js';
 import type { Image, Layer } from './image.js';
 import { ociImage, readManifest } from './oci-image.js';
 import type { RegistryReference } from './reference.js';
@@ -28,17 +28,12 @@ import { selectManifest } from './select.js';
 import { withZtocs } from './soci/find.js';
 import { LAYER_MIN } from './soci/write-ztoc.js';
 
-/**
- * When the registry is asked what a reference means: each time; where it was not asked before; or never. Podman's words,
- * and Docker's.
- */
-export const pullPolicies = ['always', 'missing', 'never'] as const;
-export type PullPolicy = (typeof pullPolicies)[number];
-
 export interface RegistrySource extends Fetching {
   readonly pull: PullPolicy;
   /** Everything of {@link RegistryAccess} but whose it is. */
   readonly access: Omit<RegistryAccess, 'host' | 'repository'>;
+  /** Called before a registry is asked what a reference means: an image that nobody knows may follow. */
+  readonly onAsk?: (() => void) | undefined;
 }
 
 /** What a reference meant: the index or manifest that it named. */
@@ -89,6 +84,7 @@ async function resolve(
       hint: 'Use it once without --offline and --pull never.',
     });
   }
+  source.onAsk?.();
   const name = reference.digest ?? reference.tag ?? 'latest';
   const fetched = await source.fetcher.manifest(access, name);
   const { mediaType, digest } = fetched;

@@ -9,7 +9,7 @@ import { createDecoder, sniffCompression, type StreamDecoder } from '../compress
 import { createHasher, digestOf, parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError, toLaminaError } from '../errors.js';
 import type { Descriptor } from '../oci/descriptor.js';
-import { MANIFEST_LIMIT } from '../oci/json.js';
+import { MANIFEST_LIMIT } from '../oci/limits.js';
 import { DOCKER_LAYER } from '../oci/media-types.js';
 import type { Platform } from '../oci/platform.js';
 import { readSealed, seal } from '../store/sealed.js';

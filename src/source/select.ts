@@ -3,7 +3,7 @@ import type { Digest } from '../digest/index.js';
 import { LaminaError } from '../errors.js';
 import { mayBeImage, type Descriptor } from '../oci/descriptor.js';
 import { parseIndex } from '../oci/index-document.js';
-import { MANIFEST_LIMIT } from '../oci/json.js';
+import { MANIFEST_LIMIT } from '../oci/limits.js';
 import { isIndexType, isManifestType, isSchema1Type } from '../oci/media-types.js';
 import { schema1Error } from '../oci/manifest.js';
 import { fullName } from '../oci/name.js';

@@ -272,6 +272,8 @@ t.test('usage, version and help', async (t) => {
   t.equal((await run('version', '-q')).stdout, `${version}\n`);
   t.match(JSON.parse((await run('--json', 'version')).stdout), { version, node: process.version });
 
+  const alone = await run('unmount', '--help');
+  t.match(alone.stdout, /^Usage: lamina umount/, 'by another name, and nothing else is loaded');
   const help = await run('help');
   t.equal(help.code, 0);
   const commands = [...help.stdout.matchAll(/^ {2}([a-z]+)(?:, [a-z]+)? {2,}[A-Z]/gm)].map(([, name = '']) => name);

@@ -36,7 +36,7 @@ import { asFuseNative, losses, unseen } from './fuse-native.js';
 const LISTS = { T: 57, Z: 20, W: 37, P: 31, M: 22 } as const;
 
 const TIMEOUT_MS = 280_000;
-/** Merging threads. */
+/** Cases at work at the same time. */
 const AT_ONCE = 4;
 
 /** What a way to the tree gave: lines and inode numbers, or the error. */
@@ -82,11 +82,7 @@ t.test('the tables are whole', async (t) => {
 t.test('merge: layer bytes, index, merge and chunk readers in process', { timeout: TIMEOUT_MS }, async (t) => {
   const store = Store.open(join(directory, 'store'));
   const outcomes = new Map(cases.map((c) => [c, undefined as Outcome | undefined]));
-  const todo = [...cases];
-  const work = async (): Promise<void> => {
-    for (let c = todo.shift(); c !== undefined; c = todo.shift()) outcomes.set(c, await mergedInProcess(c, store));
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, work));
+  await eachCase(async (c) => outcomes.set(c, await mergedInProcess(c, store)));
   for (const [c, outcome] of outcomes) {
     if (outcome === undefined) throw new Error(`${c.id} did not run`);
     inodes.set(c.id, outcome.inodes);
@@ -114,9 +110,9 @@ for (const engine of ways) {
     const obstacle = obstacleTo(engine);
     if (skipUnless(t, obstacle === undefined, obstacle ?? '')) return;
     const running = (daemon ??= await startDaemon(suite, directory));
-    const mountpoint = join(directory, engine);
-    mkdirSync(mountpoint);
-    for (const c of cases) {
+    await eachCase(async (c, worker) => {
+      const mountpoint = join(directory, `${engine}-${worker}`);
+      mkdirSync(mountpoint, { recursive: true });
       const outcome = await attempt(async () => {
         await mount(running, c, engine, mountpoint);
         try {
@@ -139,7 +135,7 @@ for (const engine of ways) {
       else judge(t, c, outcome);
       if (outcome.code === undefined && !(engine === 'fuse-native' && c.id in losses))
         t.same(outcome.inodes, inodes.get(c.id), `${c.id}: inode numbers as in the tree`);
-    }
+    });
     ran.push(engine);
   });
 }
@@ -149,6 +145,15 @@ t.test('the figures', async (t) => {
   t.ok(ran.length > 0);
   t.comment(`${cases.length} cases, ${named} with named differences, engines: ${ran.join(', ')}`);
 });
+
+/** Several at a time; `worker`, below {@link AT_ONCE}, belongs to one of them. */
+async function eachCase(act: (c: Case, worker: number) => Promise<unknown>): Promise<void> {
+  const todo = [...cases];
+  const work = async (_: unknown, worker: number): Promise<void> => {
+    for (let c = todo.shift(); c !== undefined; c = todo.shift()) await act(c, worker);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+}
 
 async function mergedInProcess(c: Case, store: Store): Promise<Outcome> {
   return attempt(async () => {

@@ -8,13 +8,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { DaemonClient } from '../../src/daemon/client.js';
+import { isAlive } from '../../src/daemon/process.js';
 import { alone } from '../support/alone.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
 import { connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, setup, sumOf } from './fixture.js';
-
-const isAlive = (pid: number): boolean => existsSync(`/proc/${pid}`);
 
 /** Kills the server; resolves when the next one answers. */
 async function killServer(client: DaemonClient, daemon: TestDaemon): Promise<DaemonClient> {

@@ -22,7 +22,7 @@ import { ErofsReader } from '../../src/erofs/reader.js';
 import { CHUNK, encodeChunks, readChunks } from '../../src/layer/chunks.js';
 import { PassHasher } from '../../src/layer/hasher.js';
 import type { IndexJob, IndexedLayer } from '../../src/layer/index-pass.js';
-import { Indexer } from '../../src/layer/indexer.js';
+import { PrepareThreads } from '../../src/image/prepare-threads.js';
 import { LayerMap, encodeMap, packPoint } from '../../src/layer/map.js';
 import { ChunkMemory } from '../../src/layer/memory.js';
 import { ChunkReader } from '../../src/layer/reader.js';
@@ -53,7 +53,7 @@ interface Setup {
 function setup(t: Test): Setup {
   const directory = tempDir(t);
   const store = Store.open(join(directory, 'store'));
-  const indexer = new Indexer();
+  const threads = new PrepareThreads();
   let blobs = 0;
   const job: Setup['job'] = (blob, tar, said = {}) => {
     const path = join(directory, `blob-${++blobs}`);
@@ -73,7 +73,7 @@ function setup(t: Test): Setup {
     store,
     directory,
     job,
-    index: (j) => indexer.index(j),
+    index: (j) => threads.index(j),
     open: (j, { facts }, onHeal) =>
       ChunkReader.open({
         id: 1,
@@ -377,9 +377,9 @@ t.test('a cancelled or killed indexing leaves nothing that is trusted later', as
   const { job, store } = setup(t);
   const tar = await makeTar([{ name: 'big', content: randomBytes(30_000_000) }]);
   const j = job(gzipSync(tar, { level: 1 }), tar);
-  const indexer = new Indexer();
+  const threads = new PrepareThreads();
   const abort = new AbortController();
-  const running = indexer.index(j, { onProgress: () => abort.abort(new Error('enough')), signal: abort.signal });
+  const running = threads.index(j, { onProgress: () => abort.abort(new Error('enough')), signal: abort.signal });
   t.match(await codeOfRejection(running), /enough/);
   for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
 });

@@ -5,7 +5,7 @@ import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
 import { mountVisibly, sharesMountNamespace, startedDaemon } from '../daemon-mount.js';
 import { examples } from '../help.js';
-import { aciPathOf, referenceOf } from '../open-image.js';
+import { aciPathOf, referenceOf } from '../image-argument.js';
 import { registryRequest } from '../registry-options.js';
 import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
 import { interruptible } from '../signals.js';

@@ -21,7 +21,6 @@ export interface UmountOptions {
 export function registerUmount(program: Command, cli: Cli): void {
   const command = program
     .command('umount')
-    .alias('unmount')
     .description('Unmount what lamina has mounted.')
     .argument('[target...]', 'mountpoints, ids or images')
     .option('--all', 'everything')

@@ -1,26 +1,31 @@
 /** How a registry is reached for one image: plain data that survives a thread, a socket and a restart. No secrets. */
-import { z } from 'zod';
 
-export const registryAccess = z.strictObject({
+/**
+ * When the registry is asked what a reference means: each time; where it was not asked before; or never. Podman's words,
+ * and Docker's.
+ */
+export const pullPolicies = ['always', 'missing', 'never'] as const;
+export type PullPolicy = (typeof pullPolicies)[number];
+
+export interface RegistryAccess {
   /** As it is written in references, with the port. */
-  host: z.string(),
+  readonly host: string;
   /** "library/alpine" */
-  repository: z.string(),
+  readonly repository: string;
   /** `--tls-verify`; absent: TLS unless the registry is on this machine. */
-  tlsVerify: z.boolean().optional(),
+  readonly tlsVerify?: boolean | undefined;
   /** Nothing is asked of the network: what the store lacks is not there. */
-  offline: z.boolean().optional(),
+  readonly offline?: boolean | undefined;
   /** Where credentials are looked for, each time that they are needed. */
-  places: z.strictObject({
-    authFile: z.string().optional(),
+  readonly places: {
+    readonly authFile?: string | undefined;
     /** Of the environment, what names such places. */
-    env: z.record(z.string(), z.string()),
-    uid: z.int(),
-  }),
+    readonly env: Readonly<Record<string, string>>;
+    readonly uid: number;
+  };
   /** Names credentials that the user has typed. They are kept in memory only. */
-  credentials: z.string().optional(),
-});
-export type RegistryAccess = z.infer<typeof registryAccess>;
+  readonly credentials?: string | undefined;
+}
 
 /** The variables that say where credentials are (containers-auth.json(5), docker login, docker-credential-helpers). */
 const PLACES = ['HOME', 'PATH', 'DOCKER_CONFIG', 'REGISTRY_AUTH_FILE', 'XDG_CONFIG_HOME', 'XDG_RUNTIME_DIR'];

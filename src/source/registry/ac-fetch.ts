@@ -2,7 +2,7 @@
 import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
 import { createHasher, type Digest } from '../../digest/index.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
-import { tooLarge } from '../../oci/json.js';
+import { tooLarge } from '../../oci/limits.js';
 import { discover, getFollowing, type DiscoveryOptions } from './ac-discovery.js';
 import type { AppName } from './app-name.js';
 import { statusError } from './failures.js';

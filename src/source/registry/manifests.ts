@@ -3,7 +3,7 @@ import { digestOf, parseDigest, type Digest } from '../../digest/index.js';
 import { LaminaError } from '../../errors.js';
 import type { Descriptor } from '../../oci/descriptor.js';
 import { parseIndex } from '../../oci/index-document.js';
-import { MANIFEST_LIMIT } from '../../oci/json.js';
+import { MANIFEST_LIMIT } from '../../oci/limits.js';
 import { isSchema1Type } from '../../oci/media-types.js';
 import type { Call, Exchange } from './exchange.js';
 import { protocolError, statusOf } from './failures.js';

@@ -2,7 +2,8 @@
 import { z } from 'zod';
 import { digestOf, parseDigest, type Digest } from '../../digest/index.js';
 import { LaminaError } from '../../errors.js';
-import { MANIFEST_LIMIT, parseJson } from '../../oci/json.js';
+import { parseJson } from '../../oci/json.js';
+import { MANIFEST_LIMIT } from '../../oci/limits.js';
 import type { BlobReader } from './blobs.js';
 import type { Call, Exchange } from './exchange.js';
 import { protocolError, statusOf } from './failures.js';

@@ -5,7 +5,8 @@
 import { z } from 'zod';
 import { parseDigest, type Digest } from '../../digest/index.js';
 import { LaminaError } from '../../errors.js';
-import { MANIFEST_LIMIT, parseJson } from '../../oci/json.js';
+import { parseJson } from '../../oci/json.js';
+import { MANIFEST_LIMIT } from '../../oci/limits.js';
 
 export interface Schema1Image {
   /** Base first; entries that changed no files are left out. */

@@ -7,7 +7,7 @@ import { Readable } from 'node:stream';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, request, type Dispatcher } from 'undici';
 import { LaminaError, toLaminaError } from '../../errors.js';
-import { tooLarge } from '../../oci/json.js';
+import { tooLarge } from '../../oci/limits.js';
 import { unreachable } from './failures.js';
 import { isLoopback } from './loopback.js';
 

@@ -1,6 +1,6 @@
 /** The SOCI index of an image in a registry: the one that its manifest names (v2), else one that refers to it (v1). */
 import { parseDigest, type Digest } from '../../digest/index.js';
-import { MANIFEST_LIMIT } from '../../oci/json.js';
+import { MANIFEST_LIMIT } from '../../oci/limits.js';
 import type { BlobLocation } from '../blob.js';
 import type { RegistryAccess } from '../fetch/access.js';
 import type { Fetcher } from '../fetch/fetcher.js';

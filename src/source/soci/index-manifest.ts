@@ -9,7 +9,8 @@
 import { z } from 'zod';
 import { parseDigest, type Digest } from '../../digest/index.js';
 import { descriptorSchema, type Descriptor } from '../../oci/descriptor.js';
-import { MANIFEST_LIMIT, optional, parseJson, stringMap } from '../../oci/json.js';
+import { optional, parseJson, stringMap } from '../../oci/json.js';
+import { MANIFEST_LIMIT } from '../../oci/limits.js';
 import { sociInvalid } from './errors.js';
 
 const INDEX_TYPES = {

@@ -1,11 +1,12 @@
-/** Indexes layers in threads, several at once; what a cancelled or dead thread leaves is removed. */
+/** Threads that index layers and merge their trees, several at once; what a cancelled or dead one leaves is removed. */
 import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Worker, type MessagePort } from 'node:worker_threads';
 import { LaminaError } from '../errors.js';
-import type { IndexJob, IndexedLayer } from './index-pass.js';
-import type { FromIndexWorker } from './index-worker.js';
-import type { IndexedToc, SociJob, TocJob } from './toc-pass.js';
+import type { IndexJob, IndexedLayer } from '../layer/index-pass.js';
+import type { IndexedToc, SociJob, TocJob } from '../layer/toc-pass.js';
+import { isSmallMerge, mergeToStore, type MergeJob } from './merge.js';
+import type { Answer, FromPrepareWorker, PrepareJob, PrepareWorkerData } from './prepare-worker.js';
 
 export interface IndexCallbacks {
   /** Compressed bytes done. */
@@ -13,10 +14,10 @@ export interface IndexCallbacks {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A pass keeps about one and a half cores busy. */
+/** An indexing pass keeps about one and a half cores busy. */
 const THREADS_MAX = Math.max(1, availableParallelism());
 
-/** Over all indexers: several images may be prepared at once. */
+/** Over all images that are prepared at once. */
 const waiting: (() => void)[] = [];
 let running = 0;
 
@@ -32,13 +33,7 @@ function releaseSlot(): void {
   else next();
 }
 
-/** Of an index worker. */
-export interface IndexWorkerData {
-  /** To the fetch thread, for blobs of registries. */
-  readonly fetch: MessagePort | undefined;
-}
-
-/** Milliseconds that a thread with nothing to do is kept for the next layer: to start one takes longer than many layers. */
+/** Milliseconds that a thread with nothing to do is kept for the next job: to start one takes longer than many jobs. */
 const IDLE_MS = 10_000;
 
 /** Threads with nothing to do, by what gives them their ports. They do not keep the process alive. */
@@ -49,7 +44,7 @@ interface PortSource {
   connect(): MessagePort;
 }
 
-export class Indexer {
+export class PrepareThreads {
   readonly #ports: PortSource | undefined;
 
   /** `ports`: where blobs of registries may come. */
@@ -57,49 +52,58 @@ export class Indexer {
     this.#ports = ports;
   }
 
+  /** Starts threads for what is about to come, where none wait already. */
+  warm(): void {
+    const rested = idle.get(this.#ports)?.size ?? 0;
+    for (let n = running + rested; n < THREADS_MAX; n++) this.#rest(this.#newWorker());
+  }
+
   /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
-  async index(job: IndexJob, callbacks: IndexCallbacks = {}): Promise<IndexedLayer> {
+  index(job: IndexJob, callbacks: IndexCallbacks = {}): Promise<IndexedLayer> {
+    return this.#run({ op: 'index', job }, callbacks) as Promise<IndexedLayer>;
+  }
+
+  /** Throws what `indexToc` throws, and an AbortError when `signal` says so. */
+  indexToc(job: TocJob, signal?: AbortSignal): Promise<IndexedToc> {
+    return this.#run({ op: 'toc', job }, { signal }) as Promise<IndexedToc>;
+  }
+
+  /** Throws what `indexSoci` throws, and an AbortError when `signal` says so. */
+  async indexSoci(job: SociJob, signal?: AbortSignal): Promise<void> {
+    await this.#run({ op: 'soci', job }, { signal });
+  }
+
+  /** {@link mergeToStore}, without keeping this thread where it takes long; throws an AbortError too. */
+  async merge(job: MergeJob, signal?: AbortSignal): Promise<void> {
+    if (isSmallMerge(job)) mergeToStore(job);
+    else await this.#run({ op: 'merge', job }, { signal });
+  }
+
+  async #run(job: PrepareJob, callbacks: IndexCallbacks): Promise<unknown> {
     await takeSlot();
     try {
       callbacks.signal?.throwIfAborted();
-      const { layer } = await this.#inThread(job, callbacks);
-      if (layer === undefined) throw new LaminaError('INTERNAL', 'The indexing thread has indexed something else');
-      return layer;
+      return await this.#inThread(job, callbacks);
     } finally {
       releaseSlot();
     }
   }
 
-  /** Throws what `indexToc` and `indexSoci` throw, and an AbortError when `signal` says so. */
-  async indexToc(job: TocJob | SociJob, signal?: AbortSignal): Promise<IndexedToc> {
-    await takeSlot();
-    try {
-      signal?.throwIfAborted();
-      const { toc } = await this.#inThread(job, { signal });
-      if (toc === undefined) throw new LaminaError('INTERNAL', 'The indexing thread has indexed something else');
-      return toc;
-    } finally {
-      releaseSlot();
-    }
-  }
-
-  async #inThread(
-    job: IndexJob | TocJob | SociJob,
-    { onProgress, signal }: IndexCallbacks,
-  ): Promise<Answer & { op: 'indexed' }> {
+  async #inThread(job: PrepareJob, { onProgress, signal }: IndexCallbacks): Promise<unknown> {
     const worker = this.#takeIdle() ?? this.#newWorker();
     let answered = false;
     try {
       const answer = await runJob(worker, job, onProgress, signal);
       answered = true;
       if (answer.op === 'failed') throw LaminaError.fromJSON(answer.error);
-      return answer;
+      return answer.result;
     } finally {
       // One that has not answered is at work, or dead.
       if (answered) this.#rest(worker);
       else await worker.terminate();
-      rmSync(job.temporary, { recursive: true, force: true });
-      rmSync(`${job.temporary}.map`, { force: true });
+      const { temporary } = job.job;
+      rmSync(temporary, { recursive: true, force: true });
+      rmSync(`${temporary}.map`, { force: true });
     }
   }
 
@@ -125,20 +129,18 @@ export class Indexer {
 
   #newWorker(): Worker {
     const fetch = this.#ports?.connect();
-    const workerData: IndexWorkerData = { fetch };
+    const workerData: PrepareWorkerData = { fetch };
     const transferList = fetch === undefined ? [] : [fetch];
-    const worker = new Worker(new URL('./index-worker.js', import.meta.url), { workerData, transferList });
+    const worker = new Worker(new URL('./prepare-worker.js', import.meta.url), { workerData, transferList });
     // Who has given it a job is told; with nobody listening, the event would end the process.
     worker.on('error', () => undefined).once('exit', () => idle.get(this.#ports)?.delete(worker));
     return worker;
   }
 }
 
-type Answer = Exclude<FromIndexWorker, { readonly op: 'progress' }>;
-
 function runJob(
   worker: Worker,
-  job: IndexJob | TocJob | SociJob,
+  job: PrepareJob,
   onProgress: ((done: number) => void) | undefined,
   signal: AbortSignal | undefined,
 ): Promise<Answer> {
@@ -148,13 +150,13 @@ function runJob(
       signal?.removeEventListener('abort', onAbort);
       act();
     };
-    const onMessage = (message: FromIndexWorker): void => {
+    const onMessage = (message: FromPrepareWorker): void => {
       if (message.op === 'progress') onProgress?.(message.done);
       else settle(() => resolve(message));
     };
     const onError = (e: unknown): void => settle(() => reject(e instanceof Error ? e : new Error(String(e))));
     const onExit = (code: number): void =>
-      settle(() => reject(new LaminaError('INTERNAL', `The indexing thread ended with code ${code}`)));
+      settle(() => reject(new LaminaError('INTERNAL', `A thread that prepares images ended with code ${code}`)));
     const onAbort = (): void =>
       settle(() => reject(signal?.reason instanceof Error ? signal.reason : new Error('Aborted')));
     worker.on('message', onMessage).on('error', onError).on('exit', onExit);

@@ -1,0 +1,399 @@
+/**
+ * `npm run bench:registry`: how soon a container runs whose image is in a registry, and what is fetched until then; beside
+ * pulling the image whole, and beside stargz-snapshotter where it is installed (Debian: stargz-snapshotter). The registry is
+ * Debian's docker-registry on this machine. Every measurement begins with an empty store, a running daemon and dropped
+ * caches. Needs root, /dev/fuse and scripts/install-peers.
+ *
+ *     npm run bench:registry -- [--image DIR[:TAG]] [--estargz ARCHIVE] [--runs N] [--slow] [--only NAME]... [--json]
+ *
+ * The image is .cache/images/app.oci (scripts/make-images); `--estargz` is the same as converted by ctr-remote, an
+ * oci-archive. `--slow`: over a link of 100 Mbit/s with a round trip of 20 ms.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { cliPath } from '../test/support/cli.js';
+import { commandExists } from '../test/support/commands.js';
+import { spawnDaemon, type TestDaemon } from '../test/support/daemon.js';
+import { projectRoot } from '../test/support/project.js';
+import { removeTree, temporaryPrefix } from './leftovers.js';
+import { READ_ALL, dropCaches, median, quote, run, timed } from './measure.js';
+import { startSlowLink, type SlowLink } from './slow-link.js';
+
+interface Options {
+  readonly image: string;
+  readonly estargz: string | undefined;
+  readonly runs: number;
+  readonly slow: boolean;
+  readonly only: readonly string[];
+  readonly json: boolean;
+}
+
+/** One way to a container. Each is begun with nothing of the image on this machine. */
+interface Candidate {
+  readonly name: string;
+  /** Makes what is there before the clock starts; the result takes it away again. */
+  prepare(directory: string): Promise<Prepared>;
+}
+
+interface Prepared {
+  /** Runs a command in a container of the image. */
+  start(command: readonly string[]): Promise<void>;
+  /** Makes the image's files readable; where they are. */
+  tree(): Promise<string>;
+  end(): Promise<void>;
+}
+
+/** Medians: seconds, and bytes that the registry has sent. */
+interface Row {
+  readonly name: string;
+  readonly numpy: number;
+  readonly numpyBytes: number;
+  readonly node: number;
+  readonly nodeBytes: number;
+  readonly readAll: number;
+  readonly readAllBytes: number;
+  readonly requests: number;
+}
+
+const NUMPY = ['python3', '-c', 'import numpy'];
+const NODE = ['node', '-e', '0'];
+const LINK = { bytesPerSecond: 100e6 / 8, roundTripMs: 20 };
+
+class Registry {
+  readonly host: string;
+  readonly #child: ChildProcess;
+  readonly #seen = { bytes: 0, requests: 0 };
+
+  private constructor(child: ChildProcess, host: string) {
+    this.#child = child;
+    this.host = host;
+    if (child.stdout === null) return;
+    // The access log, in Apache's combined format.
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const [, bytes] = /" 20[06] (\d+) "/.exec(line) ?? [];
+      if (bytes === undefined) return;
+      this.#seen.bytes += Number(bytes);
+      this.#seen.requests++;
+    });
+  }
+
+  static async start(directory: string): Promise<Registry> {
+    mkdirSync(directory);
+    const config = {
+      version: 0.1,
+      log: { level: 'info' },
+      storage: { filesystem: { rootdirectory: join(directory, 'data') } },
+      http: { addr: '127.0.0.1:0' },
+    };
+    writeFileSync(join(directory, 'config.yml'), JSON.stringify(config));
+    const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' },
+    });
+    const host = await new Promise<string>((resolve, reject) => {
+      createInterface({ input: child.stderr }).on('line', (line) => {
+        const [, address] = /listening on (127\.0\.0\.1:\d+)/.exec(line) ?? [];
+        if (address !== undefined) resolve(address);
+      });
+      child.once('error', reject).once('close', () => reject(new Error('docker-registry ended')));
+    });
+    return new Registry(child, host);
+  }
+
+  /** Since the last call. */
+  async taken(): Promise<{ bytes: number; requests: number }> {
+    await sleep(100);
+    const { bytes, requests } = this.#seen;
+    this.#seen.bytes = this.#seen.requests = 0;
+    return { bytes, requests };
+  }
+
+  async stop(): Promise<void> {
+    await ended(this.#child, 'SIGKILL');
+  }
+}
+
+class Bench {
+  readonly #options: Options;
+  readonly #directory = mkdtempSync(join(realpathSync(tmpdir()), temporaryPrefix('bench')));
+  #registry: Registry | undefined;
+  #link: SlowLink | undefined;
+
+  constructor(options: Options) {
+    this.#options = options;
+  }
+
+  async run(): Promise<Row[]> {
+    const registry = await Registry.start(join(this.#directory, 'registry'));
+    this.#registry = registry;
+    await this.#push(registry.host);
+    if (this.#options.slow) this.#link = await startSlowLink(registry.host, LINK);
+    const host = this.#link?.host ?? registry.host;
+    const rows: Row[] = [];
+    for (const candidate of this.#candidates(host)) {
+      const row = await this.#measure(candidate, registry);
+      rows.push(row);
+      if (!this.#options.json) console.log(formatRow(row));
+    }
+    return rows;
+  }
+
+  async close(): Promise<void> {
+    await this.#link?.stop();
+    await this.#registry?.stop();
+    await removeTree(this.#directory);
+  }
+
+  async #push(host: string): Promise<void> {
+    const { image, estargz } = this.#options;
+    const copy = (from: string, name: string, more: readonly string[] = []): Promise<unknown> =>
+      run('skopeo', ['copy', '-q', '--dest-tls-verify=false', ...more, from, `docker://${host}/${name}:latest`]);
+    await copy(`oci:${image}`, 'gzip');
+    await copy(`oci:${image}`, 'soci');
+    await copy(`oci:${image}`, 'chunked', ['--dest-compress-format', 'zstd:chunked', '--dest-compress']);
+    if (estargz !== undefined) await copy(`oci-archive:${estargz}`, 'estargz');
+    const scratch = join(this.#directory, 'indexing');
+    await lamina(['--store', scratch, 'index', '--push', `docker://${host}/soci:latest`]);
+    await removeTree(scratch);
+  }
+
+  #candidates(host: string): Candidate[] {
+    const { estargz, only } = this.#options;
+    const all: Candidate[] = [
+      ...(estargz === undefined ? [] : [laminaWith('lamina, eStargz', `docker://${host}/estargz:latest`)]),
+      laminaWith('lamina, zstd:chunked', `docker://${host}/chunked:latest`),
+      laminaWith('lamina, gzip with SOCI index', `docker://${host}/soci:latest`),
+      laminaWith('lamina, gzip', `docker://${host}/gzip:latest`),
+      laminaWith('lamina, gzip, second time', `docker://${host}/gzip:latest`, true),
+      skopeoAndUmoci(`${host}/gzip:latest`),
+      containerd(`${host}/gzip:latest`, 'overlayfs'),
+      ...(estargz !== undefined && commandExists('containerd-stargz-grpc')
+        ? [containerd(`${host}/estargz:latest`, 'stargz')]
+        : []),
+    ];
+    return only.length === 0 ? all : all.filter(({ name }) => only.some((part) => name.includes(part)));
+  }
+
+  async #measure(candidate: Candidate, registry: Registry): Promise<Row> {
+    const samples: Omit<Row, 'name'>[] = [];
+    for (let i = 0; i < this.#options.runs; i++) {
+      const [numpy, numpySeen] = await this.#once(candidate, registry, (it) => it.start(NUMPY));
+      const [node, nodeSeen] = await this.#once(candidate, registry, (it) => it.start(NODE));
+      const [readAll, readAllSeen] = await this.#once(candidate, registry, async (it) =>
+        run('bash', ['-o', 'pipefail', '-c', `cd ${quote(await it.tree())} && ${READ_ALL}`]),
+      );
+      samples.push({
+        numpy,
+        numpyBytes: numpySeen.bytes,
+        requests: numpySeen.requests,
+        node,
+        nodeBytes: nodeSeen.bytes,
+        readAll,
+        readAllBytes: readAllSeen.bytes,
+      });
+    }
+    const of = (key: keyof Omit<Row, 'name'>): number => median(samples.map((sample) => sample[key]));
+    return {
+      name: candidate.name,
+      numpy: of('numpy'),
+      numpyBytes: of('numpyBytes'),
+      requests: of('requests'),
+      node: of('node'),
+      nodeBytes: of('nodeBytes'),
+      readAll: of('readAll'),
+      readAllBytes: of('readAllBytes'),
+    };
+  }
+
+  async #once(
+    candidate: Candidate,
+    registry: Registry,
+    act: (prepared: Prepared) => Promise<unknown>,
+  ): Promise<[number, { bytes: number; requests: number }]> {
+    const directory = mkdtempSync(join(this.#directory, 'run-'));
+    const prepared = await candidate.prepare(directory);
+    try {
+      await dropCaches();
+      await registry.taken();
+      const seconds = await timed(() => act(prepared));
+      return [seconds, await registry.taken()];
+    } finally {
+      await prepared.end();
+      await removeTree(directory);
+    }
+  }
+}
+
+async function lamina(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<string> {
+  const { stdout } = await run(process.execPath, [cliPath, ...args], { env });
+  return stdout.trim();
+}
+
+/** `again`: the image was used before, and its layers' data not kept but the rest. */
+function laminaWith(name: string, reference: string, again = false): Candidate {
+  return {
+    name,
+    async prepare(directory) {
+      let daemon: TestDaemon = spawnDaemon(directory);
+      await daemon.ready();
+      if (again) {
+        await lamina(['mount', reference], daemon.env);
+        await daemon.stop();
+        daemon = spawnDaemon(directory);
+        await daemon.ready();
+      }
+      return {
+        start: (command) => lamina(['run', reference, ...command], daemon.env).then(() => undefined),
+        tree: () => lamina(['mount', '-q', reference], daemon.env),
+        end: () => daemon.stop(),
+      };
+    },
+  };
+}
+
+function skopeoAndUmoci(image: string): Candidate {
+  return {
+    name: 'skopeo + umoci, gzip',
+    prepare(directory) {
+      const bundle = join(directory, 'bundle');
+      const pull = async (): Promise<void> => {
+        const layout = join(directory, 'layout');
+        await run('skopeo', ['copy', '-q', '--src-tls-verify=false', `docker://${image}`, `oci:${layout}:latest`]);
+        await run('umoci', ['unpack', '--image', `${layout}:latest`, bundle]);
+      };
+      return Promise.resolve({
+        async start(command) {
+          await pull();
+          const path = join(bundle, 'config.json');
+          const config = JSON.parse(readFileSync(path, 'utf8')) as { process: { args: unknown; terminal: boolean } };
+          config.process.args = command;
+          config.process.terminal = false;
+          writeFileSync(path, JSON.stringify(config));
+          await run('runc', ['run', '--bundle', bundle, `bench-${process.pid}`]);
+        },
+        async tree() {
+          await pull();
+          return join(bundle, 'rootfs');
+        },
+        end: () => Promise.resolve(),
+      });
+    },
+  };
+}
+
+function containerd(image: string, snapshotter: 'overlayfs' | 'stargz'): Candidate {
+  const lazy = snapshotter === 'stargz';
+  return {
+    name: lazy ? 'stargz-snapshotter, eStargz' : 'ctr, gzip',
+    async prepare(directory) {
+      const socket = join(directory, 'containerd.sock');
+      const plugin = join(directory, 'stargz.sock');
+      const config = `version = 2
+root = "${directory}/root"
+state = "${directory}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "${socket}"
+[proxy_plugins.stargz]
+  type = "snapshot"
+  address = "${plugin}"
+`;
+      writeFileSync(join(directory, 'containerd.toml'), config);
+      writeFileSync(
+        join(directory, 'stargz.toml'),
+        `[[resolver.host."${image.split('/')[0] ?? ''}".mirrors]]\nhost = "${image.split('/')[0] ?? ''}"\ninsecure = true\n`,
+      );
+      const children: ChildProcess[] = [];
+      if (lazy) {
+        const args = ['--address', plugin, '--root', join(directory, 'stargz'), '--config', `${directory}/stargz.toml`];
+        children.push(spawn('containerd-stargz-grpc', args, { stdio: 'ignore' }));
+      }
+      children.push(spawn('containerd', ['-c', join(directory, 'containerd.toml')], { stdio: 'ignore' }));
+      const ctr = (args: readonly string[]): Promise<unknown> =>
+        run(lazy ? 'ctr-remote' : 'ctr', ['-a', socket, ...args]);
+      for (let i = 0; ; i++) {
+        const answers = await ctr(['version']).then(
+          () => (lazy ? existsSync(plugin) : true),
+          () => false,
+        );
+        if (answers) break;
+        if (i > 100) throw new Error('containerd does not answer');
+        await sleep(100);
+      }
+      const pull = (): Promise<unknown> =>
+        lazy
+          ? ctr(['image', 'rpull', '--plain-http', image])
+          : ctr(['image', 'pull', '--plain-http', '--snapshotter', snapshotter, image]);
+      const tree = join(directory, 'tree');
+      let mounted = false;
+      return {
+        async start(command) {
+          await pull();
+          await ctr(['run', '--rm', '--snapshotter', snapshotter, image, `bench-${process.pid}`, ...command]);
+        },
+        async tree() {
+          await pull();
+          mkdirSync(tree);
+          await ctr(['image', 'mount', '--snapshotter', snapshotter, image, tree]);
+          mounted = true;
+          return tree;
+        },
+        async end() {
+          if (mounted) await run('umount', [tree]);
+          for (const child of children.reverse()) await ended(child, 'SIGTERM');
+        },
+      };
+    },
+  };
+}
+
+async function ended(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = once(child, 'exit');
+  child.kill(signal);
+  await exit;
+}
+
+function formatRow(row: Row): string {
+  const cell = (seconds: number, bytes: number): string =>
+    `${seconds.toFixed(2).padStart(6)} s ${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
+  return [
+    row.name.padEnd(30),
+    `numpy ${cell(row.numpy, row.numpyBytes)} ${String(row.requests).padStart(4)} requests`,
+    `node ${cell(row.node, row.nodeBytes)}`,
+    `all ${cell(row.readAll, row.readAllBytes)}`,
+  ].join('   ');
+}
+
+function parseOptions(): Options {
+  const { values } = parseArgs({
+    options: {
+      image: { type: 'string', default: join(projectRoot, '.cache/images/app.oci:latest') },
+      estargz: { type: 'string' },
+      runs: { type: 'string', default: '3' },
+      slow: { type: 'boolean', default: false },
+      only: { type: 'string', multiple: true, default: [] },
+      json: { type: 'boolean', default: false },
+    },
+  });
+  const runs = Number(values.runs);
+  if (!Number.isInteger(runs) || runs < 1) throw new Error('--runs takes a number from 1 on');
+  const estargz = values.estargz === undefined ? undefined : resolve(values.estargz);
+  return { ...values, image: resolve(values.image), estargz, runs };
+}
+
+if (process.geteuid?.() !== 0 || !existsSync('/dev/fuse')) throw new Error('bench needs root and /dev/fuse');
+const options = parseOptions();
+const bench = new Bench(options);
+try {
+  const rows = await bench.run();
+  if (options.json) console.log(JSON.stringify(rows, null, 2));
+} finally {
+  await bench.close();
+}

@@ -1,0 +1,46 @@
+/** What the benches share: commands, times, and how they are shown. */
+import { writeFileSync } from 'node:fs';
+import { runCommand, type CliResult } from '../test/support/cli.js';
+
+const TIMEOUT_MS = 900_000;
+
+/** Throws when it fails. */
+export async function run(
+  command: string,
+  args: readonly string[],
+  { cwd, env = {} }: { readonly cwd?: string; readonly env?: Readonly<Record<string, string>> } = {},
+): Promise<CliResult> {
+  const options = { env: { NODE_EXTRA_CA_CERTS: undefined, ...env }, timeout: TIMEOUT_MS };
+  const result = await runCommand(command, args, { ...options, ...(cwd === undefined ? {} : { cwd }) });
+  if (result.code !== 0) {
+    throw new Error(`${command} ${args.join(' ')} ended with ${result.code}:\n${result.stderr.slice(0, 2000)}`);
+  }
+  return result;
+}
+
+/** Seconds. */
+export async function timed(act: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await act();
+  return (performance.now() - start) / 1000;
+}
+
+export async function dropCaches(): Promise<void> {
+  await run('sync', []);
+  writeFileSync('/proc/sys/vm/drop_caches', '3');
+}
+
+export function median(times: readonly number[]): number {
+  const sorted = [...times].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const [low = 0, high = 0] = [sorted[sorted.length % 2 === 0 ? middle - 1 : middle], sorted[middle]];
+  return (low + high) / 2;
+}
+
+/** For a shell. */
+export function quote(path: string): string {
+  if (path.includes("'")) throw new Error(`Cannot use a path with a quote: ${path}`);
+  return `'${path}'`;
+}
+
+export const READ_ALL = 'find . -xdev -type f -print0 | xargs -0 cat >/dev/null';

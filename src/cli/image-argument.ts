@@ -1,0 +1,19 @@
+/** What the user says about an image, before anything of the image is read. */
+import { resolve } from 'node:path';
+import { parseReference, type Reference } from '../source/reference.js';
+import type { Context } from './context.js';
+import type { ImageOptions } from './options.js';
+
+/** The reference that IMAGE means. Says on stderr what was chosen where the user did not. */
+export function referenceOf(context: Context, text: string): Reference {
+  const reference = parseReference(text, context.cwd);
+  if (!text.startsWith(reference.text.slice(0, reference.text.indexOf(':') + 1)))
+    context.out.note(`${text} is ${reference.text}`);
+  return reference;
+}
+
+/** Directories, absolute: those of `--aci-path`, else of LAMINA_ACI_PATH, where colons are between them. */
+export function aciPathOf({ cwd, env }: Context, { aciPath }: ImageOptions): string[] {
+  const directories = aciPath ?? (env['LAMINA_ACI_PATH'] ?? '').split(':').filter((directory) => directory !== '');
+  return directories.map((directory) => resolve(cwd, directory));
+}

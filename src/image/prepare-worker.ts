@@ -1,0 +1,80 @@
+/** A thread that indexes layers and merges trees, one after the other. Large blobs get a second thread that hashes. */
+import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
+import { toLaminaError, type SerializedError } from '../errors.js';
+import { HashThread } from '../layer/hash-thread.js';
+import { PassHasher, type PassSink } from '../layer/hasher.js';
+import { indexLayer, type IndexJob } from '../layer/index-pass.js';
+import { indexSoci, indexToc, type SociJob, type TocJob } from '../layer/toc-pass.js';
+import { FetchPort, useFetchPort } from '../source/fetch/port.js';
+import { mergeToStore, type MergeJob } from './merge.js';
+
+export interface PrepareWorkerData {
+  /** To the fetch thread, for blobs of registries. */
+  readonly fetch: MessagePort | undefined;
+}
+
+export type PrepareJob =
+  | { readonly op: 'index'; readonly job: IndexJob }
+  | { readonly op: 'toc'; readonly job: TocJob }
+  | { readonly op: 'soci'; readonly job: SociJob }
+  | { readonly op: 'merge'; readonly job: MergeJob };
+
+/** `result` is what the job's function returns. */
+export type Answer =
+  { readonly op: 'done'; readonly result: unknown } | { readonly op: 'failed'; readonly error: SerializedError };
+
+export type FromPrepareWorker = Answer | { readonly op: 'progress'; readonly done: number };
+
+/** Compressed bytes below which starting a thread takes longer than hashing. */
+const SMALL_BLOB = 8 * 1024 * 1024;
+const PROGRESS_EVERY_MS = 100;
+
+let hashThread: HashThread | undefined;
+
+function sinkFor(job: IndexJob): PassSink {
+  if (job.blob.size < SMALL_BLOB) return new PassHasher(job.digest, job.diffId);
+  hashThread ??= new HashThread();
+  hashThread.start({ blob: job.digest, diffId: job.diffId });
+  return hashThread;
+}
+
+function doJob({ op, job }: PrepareJob, onProgress: (done: number) => void): unknown {
+  switch (op) {
+    case 'index':
+      return indexLayer(job, { sink: sinkFor, onProgress });
+    case 'toc':
+      return indexToc(job);
+    case 'soci':
+      return indexSoci(job);
+    case 'merge':
+      return mergeToStore(job);
+  }
+}
+
+function what({ op, job }: PrepareJob): string {
+  if (op === 'merge') return 'Merging the layers';
+  return `Indexing ${op === 'soci' ? job.ztoc.path : job.blob.path}`;
+}
+
+function run(job: PrepareJob, send: (message: FromPrepareWorker) => void): void {
+  let next = 0;
+  const onProgress = (done: number): void => {
+    const now = Date.now();
+    if (now < next) return;
+    next = now + PROGRESS_EVERY_MS;
+    send({ op: 'progress', done });
+  };
+  try {
+    send({ op: 'done', result: doJob(job, onProgress) });
+  } catch (e) {
+    // The other thread may be in the middle of the pass that failed.
+    hashThread?.close();
+    hashThread = undefined;
+    send({ op: 'failed', error: toLaminaError(e, what(job)).toJSON() });
+  }
+}
+
+const { fetch } = workerData as PrepareWorkerData;
+if (fetch !== undefined) useFetchPort(new FetchPort(fetch, { waits: true }));
+const port = parentPort;
+port?.on('message', (job: PrepareJob) => run(job, (message) => port.postMessage(message)));
