@@ -25,7 +25,6 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import { z } from 'zod';
 import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 import { rootfsName, type RuntimeSpec } from './defaults.js';
 
@@ -37,7 +36,7 @@ export interface Bundle {
 }
 
 const markName = '.lamina.json';
-const mark = z.object({ kind: z.literal('bundle'), version: z.literal(1) });
+const mark = { kind: 'bundle', version: 1 };
 /** Bytes. */
 const markLimit = 4096;
 
@@ -59,7 +58,7 @@ export function createBundle({ directory, config }: { directory: string; config:
   try {
     claimDirectory(bundle, undo);
     const markPath = join(bundle.directory, markName);
-    writeNew(markPath, { kind: 'bundle', version: 1 } satisfies z.infer<typeof mark>);
+    writeNew(markPath, mark);
     undo.push(() => unlinkSync(markPath));
     if (!isEmptyDirectory(bundle.rootfs)) {
       mkdirSync(bundle.rootfs, { mode: 0o755 });
@@ -164,7 +163,8 @@ function isOurs(directory: string): boolean {
     const fd = openSync(join(directory, markName), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
       const buffer = Buffer.alloc(markLimit);
-      return mark.safeParse(JSON.parse(buffer.toString('utf8', 0, readSync(fd, buffer)))).success;
+      const found = JSON.parse(buffer.toString('utf8', 0, readSync(fd, buffer))) as Partial<typeof mark> | null;
+      return found?.kind === mark.kind && found.version === mark.version;
     } finally {
       closeSync(fd);
     }

@@ -5,18 +5,14 @@
 import { join } from 'node:path';
 import { createBundle, removeBundle } from '../bundle/bundle.js';
 import { rootfsName } from '../bundle/defaults.js';
-import { runtimeConfig, type RootfsFiles, type RuntimeOptions } from '../bundle/runtime-config.js';
+import type { RuntimeOptions } from '../bundle/runtime-config.js';
 import type { DaemonClient } from '../daemon/client.js';
 import type { MountRequestInput, MountStatus } from '../daemon/protocol.js';
 import { LaminaError } from '../errors.js';
-import { S_IFMT, S_IFREG } from '../erofs/tree.js';
-import { ImageTree } from '../image/tree.js';
 import type { Context } from './context.js';
-import { aciPathOf } from './image-argument.js';
-import { openImage, prepare } from './open-image.js';
+import { visibly } from './daemon-mount.js';
+import { imageRequestOf } from './image-argument.js';
 import type { ServedTreeOptions } from './options.js';
-import { registryRequest } from './registry-options.js';
-import { toBytes } from './text.js';
 
 export interface BundleRequest {
   readonly reference: string;
@@ -39,38 +35,28 @@ export async function makeMountedBundle(
   { reference, directory, image: options, runtime }: BundleRequest,
   signal: AbortSignal,
 ): Promise<MountedBundle> {
-  const { store } = await daemon.status();
-  const image = await openImage(context, reference, { ...options, store });
-  const prepared = await prepare(context, image, { ...options, signal, store });
-  const tree = ImageTree.open(prepared);
-  let bundle;
-  try {
-    const { config, warnings } = runtimeConfig(image.config, rootfsFiles(tree), runtime);
-    for (const warning of warnings) context.out.warn(warning);
-    signal.throwIfAborted();
-    bundle = createBundle({ directory, config });
-  } finally {
-    tree.close();
-  }
-  const aciPath = aciPathOf(context, options);
-  const request: MountRequestInput = {
-    reference: image.reference,
+  const request = imageRequestOf(context, reference, options);
+  const configured = await visibly(context, (onEvent) => daemon.configure({ ...request, runtime }, onEvent, signal));
+  const { config, configDigest } = configured;
+  signal.throwIfAborted();
+  const bundle = createBundle({ directory, config });
+  const { registry } = request;
+  const mountRequest: MountRequestInput = {
+    ...request,
+    // The reference means what it has meant above.
+    ...(registry === undefined ? {} : { registry: { ...registry, pull: 'missing' } }),
     mountpoint: bundle.rootfs,
-    registry: registryRequest(context, options),
-    ...(options.platform === undefined ? {} : { platform: options.platform }),
-    ...(aciPath.length === 0 ? {} : { aciPath }),
     ...(options.engine === undefined ? {} : { engine: options.engine }),
-    ...(options.compat === undefined ? {} : { compat: options.compat }),
     // An ordinary user's overlay is made in the container's own mount namespace.
     ...(runtime.readonlyRootfs || runtime.rootless !== undefined ? {} : { writable: {} }),
   };
   try {
     // Progress and warnings were shown when the image was prepared above, so this is quick: `signal` can wait for it.
-    const mount = await daemon.mount(request);
-    if (!signal.aborted && mount.configDigest === image.configDigest) return { directory: bundle.directory, mount };
+    const mount = await daemon.mount(mountRequest);
+    if (!signal.aborted && mount.configDigest === configDigest) return { directory: bundle.directory, mount };
     await daemon.unmount(mount.id, { lazy: true });
     signal.throwIfAborted();
-    throw new LaminaError('MOUNT_FAILED', `${image.reference} has changed in this moment`, { hint: 'Try again.' });
+    throw new LaminaError('MOUNT_FAILED', `${configured.reference} has changed in this moment`, { hint: 'Try again.' });
   } catch (e) {
     removeUnlessMounted(bundle.directory);
     throw e;
@@ -98,31 +84,4 @@ export async function removeMountedBundle(
     if (!(e instanceof LaminaError) || e.code !== 'MOUNT_NOT_FOUND') throw e;
   }
   removeBundle(directory);
-}
-
-/** Files of the image by path, symlinks followed inside it. */
-export function rootfsFiles(tree: ImageTree): RootfsFiles {
-  const find = (path: string): number | undefined => {
-    try {
-      return tree.resolve(toBytes(path));
-    } catch (e) {
-      if (e instanceof LaminaError && e.code === 'PATH_NOT_FOUND') return undefined;
-      throw e;
-    }
-  };
-  return {
-    readFile(path, limit) {
-      const nid = find(path);
-      if (nid === undefined) return undefined;
-      if ((tree.reader.mode(nid) & S_IFMT) !== S_IFREG) {
-        throw new LaminaError('CONFIG_INVALID', `${path} of the image is not a regular file`, { details: { path } });
-      }
-      return tree.readFile(nid, limit);
-    },
-    exists: (path) => find(path) !== undefined,
-    owner(path) {
-      const nid = find(path);
-      return nid === undefined ? undefined : { uid: tree.reader.uid(nid), gid: tree.reader.gid(nid) };
-    },
-  };
 }

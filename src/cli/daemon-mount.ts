@@ -2,7 +2,7 @@
 import { readlinkSync } from 'node:fs';
 import { DaemonClient } from '../daemon/client.js';
 import { ensureDaemon } from '../daemon/launch.js';
-import type { MountEvent, MountRequestInput, MountStatus } from '../daemon/protocol.js';
+import type { MountRequestInput, MountStatus, PrepareEvent } from '../daemon/protocol.js';
 import { LaminaError } from '../errors.js';
 import type { Context } from './context.js';
 
@@ -13,16 +13,23 @@ export async function mountVisibly(
   request: MountRequestInput,
   signal: AbortSignal,
 ): Promise<MountStatus> {
+  const mounted = await visibly(context, (onEvent) => daemon.mount(request, onEvent, signal));
+  // The signal may have come with the answer.
+  if (signal.aborted) await daemon.unmount(mounted.id, { lazy: true });
+  return mounted;
+}
+
+/** Shows on stderr what the daemon says while it prepares an image. */
+export async function visibly<T>(
+  context: Context,
+  act: (onEvent: (event: PrepareEvent) => void) => Promise<T>,
+): Promise<T> {
   const progress = context.progress();
-  const onEvent = (event: MountEvent): void => {
-    if (event.type === 'progress') progress.onProgress(event.event);
-    else if (event.type === 'warning') context.out.warn(event.message);
-  };
   try {
-    const mounted = await daemon.mount(request, onEvent, signal);
-    // The signal may have come with the answer.
-    if (signal.aborted) await daemon.unmount(mounted.id, { lazy: true });
-    return mounted;
+    return await act((event) => {
+      if (event.type === 'progress') progress.onProgress(event.event);
+      else context.out.warn(event.message);
+    });
   } finally {
     progress.end();
   }

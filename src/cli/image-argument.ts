@@ -1,8 +1,10 @@
 /** What the user says about an image, before anything of the image is read. */
 import { resolve } from 'node:path';
-import { parseReference, type Reference } from '../source/reference.js';
+import type { ImageRequestInput } from '../daemon/protocol.js';
+import { isRemote, parseReference, type Reference } from '../source/reference.js';
 import type { Context } from './context.js';
-import type { ImageOptions } from './options.js';
+import type { ImageOptions, TreeOptions } from './options.js';
+import { registryRequest } from './registry-options.js';
 
 /** The reference that IMAGE means. Says on stderr what was chosen where the user did not. */
 export function referenceOf(context: Context, text: string): Reference {
@@ -16,4 +18,18 @@ export function referenceOf(context: Context, text: string): Reference {
 export function aciPathOf({ cwd, env }: Context, { aciPath }: ImageOptions): string[] {
   const directories = aciPath ?? (env['LAMINA_ACI_PATH'] ?? '').split(':').filter((directory) => directory !== '');
   return directories.map((directory) => resolve(cwd, directory));
+}
+
+/** The same as the daemon takes it. */
+export function imageRequestOf(context: Context, text: string, options: TreeOptions): ImageRequestInput {
+  const { platform, compat } = options;
+  const reference = referenceOf(context, text);
+  const aciPath = aciPathOf(context, options);
+  return {
+    reference: reference.text,
+    ...(isRemote(reference) ? { registry: registryRequest(context, options) } : {}),
+    ...(platform === undefined ? {} : { platform }),
+    ...(aciPath.length === 0 ? {} : { aciPath }),
+    ...(compat === undefined ? {} : { compat }),
+  };
 }

@@ -3,9 +3,21 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LaminaError, errnoOf, toLaminaError, type SerializedError } from '../errors.js';
 import { lockOwner } from './lock.js';
-import type { DaemonStatus, MountContent, MountEvent, MountRequestInput, MountStatus } from './protocol.js';
+import type {
+  ConfigEvent,
+  ConfigRequestInput,
+  Configured,
+  DaemonStatus,
+  MountContent,
+  MountEvent,
+  MountRequestInput,
+  MountStatus,
+  PrepareEvent,
+} from './protocol.js';
 import { isAlive } from './process.js';
 import { RunDir } from './run-dir.js';
+
+type OnEvent = (event: PrepareEvent) => void;
 
 interface Call {
   readonly method: 'GET' | 'POST' | 'DELETE';
@@ -65,17 +77,33 @@ export class DaemonClient {
   /** `onEvent` gets progress and warnings. Aborting `signal` undoes the mount. Throws what the daemon says. */
   async mount(
     request: MountRequestInput,
-    onEvent: (event: MountEvent) => void = () => undefined,
+    onEvent: OnEvent = () => undefined,
     signal?: AbortSignal,
   ): Promise<MountStatus> {
-    const response = await this.#call({ method: 'POST', path: '/v1/mounts', body: request, signal });
+    const call: Call = { method: 'POST', path: '/v1/mounts', body: request, signal };
+    return (await this.#stream<MountEvent>(call, 'mounted', onEvent)).mount;
+  }
+
+  /** Prepares an image, and says how a runtime runs it; as {@link mount} otherwise. */
+  configure(request: ConfigRequestInput, onEvent: OnEvent, signal: AbortSignal): Promise<Configured> {
+    const call: Call = { method: 'POST', path: '/v1/configs', body: request, signal };
+    return this.#stream<ConfigEvent>(call, 'configured', onEvent);
+  }
+
+  /** The event of that type, which is the last. */
+  async #stream<E extends MountEvent | ConfigEvent>(
+    call: Call,
+    last: Exclude<E['type'], 'progress' | 'warning' | 'error'>,
+    onEvent: OnEvent,
+  ): Promise<Extract<E, { type: typeof last }>> {
+    const response = await this.#call(call);
     for await (const line of linesOf(response)) {
-      const event = JSON.parse(line) as MountEvent;
-      if (event.type === 'mounted') return event.mount;
+      const event = JSON.parse(line) as MountEvent | ConfigEvent;
       if (event.type === 'error') throw LaminaError.fromJSON(event.error);
-      onEvent(event);
+      if (event.type === 'progress' || event.type === 'warning') onEvent(event);
+      else return event as Extract<E, { type: typeof last }>;
     }
-    signal?.throwIfAborted();
+    call.signal?.throwIfAborted();
     throw this.#died();
   }
 

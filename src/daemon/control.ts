@@ -5,31 +5,36 @@ import { z } from 'zod';
 import { LaminaError, toLaminaError } from '../errors.js';
 import type { Logger } from './log.js';
 import {
+  configRequest,
   mountRequest,
   stopRequest,
+  type ConfigEvent,
+  type ConfigRequest,
+  type Configured,
   type DaemonStatus,
   type MountContent,
   type MountEvent,
   type MountRequest,
   type MountStatus,
+  type PrepareEvent,
 } from './protocol.js';
+
+type OnEvent = (event: PrepareEvent) => void;
 
 export interface Handlers {
   readonly status: () => Promise<DaemonStatus>;
   readonly mounts: () => Promise<MountStatus[]>;
   readonly contents: () => Promise<MountContent[]>;
-  readonly mount: (
-    request: MountRequest,
-    onEvent: (event: MountEvent) => void,
-    signal: AbortSignal,
-  ) => Promise<MountStatus>;
+  readonly mount: (request: MountRequest, onEvent: OnEvent, signal: AbortSignal) => Promise<MountStatus>;
+  readonly configure: (request: ConfigRequest, onEvent: OnEvent, signal: AbortSignal) => Promise<Configured>;
   readonly unmount: (target: string, lazy: boolean) => Promise<MountStatus[]>;
   readonly stop: (force: boolean) => Promise<void>;
   /** The answer to a successful `stop` has been sent. */
   readonly stopped: () => void;
 }
 
-const BODY_MAX = 64 * 1024;
+/** A command's arguments and environment fit: the kernel takes 6 MiB of them at most (execve(2)). */
+const BODY_MAX = 8 * 1024 * 1024;
 /** A reference of the greatest length, every byte of it percent-encoded, fits. */
 const HEADER_MAX = 64 * 1024;
 /** Progress that a client does not read is dropped beyond this. */
@@ -90,6 +95,8 @@ export class Control {
         return sendJson(response, 200, await this.#handlers.contents());
       case 'POST /v1/mounts':
         return this.#mount(parse(mountRequest, await readJson(request)), response);
+      case 'POST /v1/configs':
+        return this.#configure(parse(configRequest, await readJson(request)), response);
       case 'DELETE /v1/mounts': {
         const { target, lazy } = parse(unmountQuery, uniqueParameters(url));
         return sendJson(response, 200, await this.#handlers.unmount(target, lazy === '1'));
@@ -111,28 +118,46 @@ export class Control {
     }
   }
 
-  async #mount(request: MountRequest, response: ServerResponse): Promise<void> {
-    const controller = new AbortController();
+  #mount(request: MountRequest, response: ServerResponse): Promise<void> {
     let made: MountStatus | undefined;
     response.once('close', () => {
-      controller.abort();
       if (made !== undefined && !response.writableFinished) this.#undo(made);
     });
+    return this.#stream(request.reference, response, async (onEvent, signal) => {
+      made = await this.#handlers.mount(request, onEvent, signal);
+      return { type: 'mounted', mount: made };
+    });
+  }
+
+  #configure(request: ConfigRequest, response: ServerResponse): Promise<void> {
+    return this.#stream(request.reference, response, async (onEvent, signal) => ({
+      type: 'configured',
+      ...(await this.#handlers.configure(request, onEvent, signal)),
+    }));
+  }
+
+  /** Sends what `act` says meanwhile, and last what it returns, or what it fails with. */
+  async #stream(
+    reference: string,
+    response: ServerResponse,
+    act: (onEvent: OnEvent, signal: AbortSignal) => Promise<MountEvent | ConfigEvent>,
+  ): Promise<void> {
+    const controller = new AbortController();
+    response.once('close', () => controller.abort());
     response.writeHead(200, { 'content-type': 'application/x-ndjson' });
-    const send = (event: MountEvent): void => {
+    const send = (event: MountEvent | ConfigEvent): void => {
       if (event.type === 'progress' && response.writableLength > UNREAD_MAX) return;
       response.write(`${JSON.stringify(event)}\n`);
     };
     try {
-      made = await this.#handlers.mount(request, send, controller.signal);
-      send({ type: 'mounted', mount: made });
+      send(await act(send, controller.signal));
     } catch (e) {
       if (controller.signal.aborted) {
-        this.#log.info({ reference: request.reference }, 'the client has gone: its mount is not made');
+        this.#log.info({ reference }, 'the client has gone: what it asked for is not done');
         return;
       }
       const error = toLaminaError(e);
-      this.#log.warn({ reference: request.reference, code: error.code, error: error.message }, 'cannot mount');
+      this.#log.warn({ reference, code: error.code, error: error.message }, 'cannot mount');
       if (error.code === 'INTERNAL') this.#log.error({ err: e }, 'internal error');
       send({ type: 'error', error: error.toJSON() });
     }

@@ -6,21 +6,17 @@ import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { LaminaError, toLaminaError } from '../errors.js';
 import type { Negotiated } from '../fuse/init.js';
-import { layerKey, prepareImage } from '../image/prepare.js';
-import type { OnProgress } from '../image/progress.js';
 import type { ByteCounts } from '../mount/counters.js';
 import { chooseEngine } from '../mount/engine.js';
 import { readMountInfo } from '../mount/mountinfo.js';
-import { parsePlatform } from '../oci/platform.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
-import { resolveImage } from '../source/index.js';
-import { parseFullReference } from '../source/reference.js';
 import type { Store } from '../store/store.js';
 import { Attacher, isVisible } from './attach.js';
 import { Background } from './background.js';
 import type { BlobMount } from './blob-mount.js';
 import type { Broker } from './broker.js';
 import type { Connections } from './connections.js';
+import { Images } from './images.js';
 import type { Logger } from './log.js';
 import { contentOf } from './mount-content.js';
 import { newRecord, statusOf } from './mount-record.js';
@@ -29,10 +25,9 @@ import { checkUpper, overlayPlace } from './overlay-place.js';
 import type { NativeServers } from './native-servers.js';
 import { checkOutside } from './own-mounts.js';
 import { findSubdir } from './subdir.js';
-import type { MountContent, MountEvent, MountRequest, MountStatus } from './protocol.js';
+import type { ConfigRequest, Configured, MountContent, MountRequest, MountStatus, PrepareEvent } from './protocol.js';
 import { allowedRequest } from './rootless.js';
 import type { MountRecord, Records } from './records.js';
-import { registrySource } from './registry-source.js';
 import type { RunDir } from './run-dir.js';
 import { Serial } from './serial.js';
 import type { Slots } from './slots.js';
@@ -53,7 +48,7 @@ export interface MountTableOptions {
   readonly log: Logger;
 }
 
-type OnEvent = (event: MountEvent) => void;
+type OnEvent = (event: PrepareEvent) => void;
 
 /** A waiting `stop` gives mounts that are being made this long to notice that they are not wanted any more. */
 const CANCEL_TIMEOUT_MS = 10_000;
@@ -62,7 +57,7 @@ export class MountTable {
   readonly #options: MountTableOptions;
   readonly #attacher: Attacher;
   readonly #serial = new Serial();
-  readonly #preparing = new Serial();
+  readonly #images: Images;
   /** By id; those that are {@link MountRecord.detached} too. */
   readonly #mounts = new Map<string, MountRecord>();
   /** By id: recorded and known to the kernel, perhaps, but not yet to be seen. */
@@ -75,6 +70,15 @@ export class MountTable {
     this.#options = options;
     this.#background = new Background(options.fetcher, options.log);
     this.#attacher = new Attacher(options);
+    const { store, fetcher } = options;
+    this.#images = new Images({
+      store,
+      fetcher,
+      check: async ({ layers }) => {
+        const blobs = layers.flatMap(({ blob }) => (blob.kind === 'file' ? [blob.path] : []));
+        await checkOutside(blobs, [...this.#mounts.values(), ...this.#making.values()]);
+      },
+    });
   }
 
   /** Takes over a mount that an earlier server has made. */
@@ -109,17 +113,28 @@ export class MountTable {
    * Throws what the reference, the image, the mountpoint and the engine make impossible.
    */
   async mount(request: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<MountStatus> {
-    if (this.#stopping) throw new LaminaError('DAEMON_UNREACHABLE', 'The daemon is about to end');
-    const controller = new AbortController();
     const id = randomBytes(6).toString('hex');
     const mountpoint = request.mountpoint ?? this.#options.run.mnt(id);
     const key = await realMountpoint(mountpoint).catch(() => mountpoint);
-    const done = this.#serial.run(key, () =>
-      this.#mount(id, request, onEvent, AbortSignal.any([signal, controller.signal])),
+    const made = await this.#endable(signal, (both) =>
+      this.#serial.run(key, () => this.#mount(id, request, onEvent, both)),
     );
+    return this.#status(made);
+  }
+
+  /** Prepares an image, and says how a runtime runs it. Throws what {@link Images.configure} throws. */
+  configure(request: ConfigRequest, onEvent: OnEvent, signal: AbortSignal): Promise<Configured> {
+    return this.#endable(signal, (both) => this.#images.configure(request, onEvent, both));
+  }
+
+  /** What a stop of the daemon does not wait for: the signal that `act` gets is aborted by it, and by `signal`. */
+  async #endable<T>(signal: AbortSignal, act: (both: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.#stopping) throw new LaminaError('DAEMON_UNREACHABLE', 'The daemon is about to end');
+    const controller = new AbortController();
+    const done = act(AbortSignal.any([signal, controller.signal]));
     this.#pending.set(done, controller);
     try {
-      return this.#status(await done);
+      return await done;
     } finally {
       this.#pending.delete(done);
     }
@@ -229,20 +244,8 @@ export class MountTable {
     const { request, warnings } = allowedRequest(asked);
     const wanted = request.mountpoint === undefined ? undefined : await checkMountpoint(request.mountpoint, log);
     signal.throwIfAborted();
-    const reference = parseFullReference(request.reference);
-    const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
-    const registry = registrySource(request.registry, this.#options);
-    const image = await resolveImage(reference, { platform, aciPath: request.aciPath, registry });
-    const blobs = image.layers.flatMap(({ blob }) => (blob.kind === 'file' ? [blob.path] : []));
-    await checkOutside(blobs, [...this.#mounts.values(), ...this.#making.values()]);
-    signal.throwIfAborted();
-    // Of many that want the same new image, one indexes it and the others find it done.
-    const prepared = await this.#preparing.run(image.layers.map(layerKey).join(), () => {
-      signal.throwIfAborted();
-      const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
-      return prepareImage(image, { store, compat: request.compat, onProgress, signal, fetcher: this.#options.fetcher });
-    });
-    for (const message of [...image.warnings, ...prepared.notes, ...warnings]) onEvent({ type: 'warning', message });
+    const prepared = await this.#images.prepare(request, onEvent, signal);
+    for (const message of warnings) onEvent({ type: 'warning', message });
     signal.throwIfAborted();
     const subdir = findSubdir(prepared, request.subdir);
     if (!this.#options.broker.supervised) {

@@ -5,33 +5,49 @@
  *     GET    /v1/mounts             MountStatus[]
  *     GET    /v1/contents           MountContent[]
  *     POST   /v1/mounts             MountRequest -> MountEvent lines (NDJSON), the last one "mounted" or "error"
+ *     POST   /v1/configs            ConfigRequest -> ConfigEvent lines (NDJSON), the last one "configured" or "error"
  *     DELETE /v1/mounts?target=T&lazy=1   MountStatus[]: what was unmounted; T is a mountpoint, an id, a reference or "*"
  *     POST   /v1/stop               StopRequest -> {}: unmounts everything, answers, then the daemon ends
  *
  * A failed request has a 4xx or 5xx status and a SerializedError as its body.
  */
 import { z } from 'zod';
+import type { RuntimeSpec } from '../bundle/runtime-config.js';
 import type { SerializedError } from '../errors.js';
 import type { ProgressEvent } from '../image/progress.js';
 import type { IdMap } from '../mount/id-map.js';
 import { mountFlags, type MountFlag } from '../mount/flags.js';
 import { pullPolicies } from '../source/fetch/access.js';
-import { idMapSchema, registryAccess } from './schemas.js';
+import { idMapSchema, registryAccess, runtimeOptions } from './schemas.js';
 
-export const mountRequest = z.strictObject({
+/** Which image, and how it is had. */
+const imageRequest = {
   /** In its full form, paths absolute. */
   reference: z.string().min(1).max(8192),
-  /** Absolute; made under RUN/mnt when absent. */
-  mountpoint: z.string().startsWith('/').max(4095).optional(),
   /** "os/arch[/variant]". */
   platform: z.string().max(100).optional(),
   /** Directories with what an appc image depends on. */
   aciPath: z.array(z.string().startsWith('/').max(4095)).max(64).optional(),
+  compat: z.enum(['spec', 'overlay']).default('spec'),
+  /** How its registry is asked, of an image that is in one. */
+  registry: z
+    .strictObject({
+      pull: z.enum(pullPolicies).default('missing'),
+      access: registryAccess.omit({ host: true, repository: true, credentials: true }),
+      /** What the user has typed, in the form of `encodeCredentials`: kept in memory only. */
+      credentials: z.record(z.string(), z.string()).optional(),
+    })
+    .optional(),
+};
+
+export const mountRequest = z.strictObject({
+  ...imageRequest,
+  /** Absolute; made under RUN/mnt when absent. */
+  mountpoint: z.string().startsWith('/').max(4095).optional(),
   engine: z.enum(['auto', 'kernel', 'fuse']).default('auto'),
   /** Of the fuse engine, which `fuse-native` asks for. */
   transport: z.enum(['dev-fuse', 'fuse-native']).default('dev-fuse'),
   verify: z.enum(['every-read', 'first-read']).default('every-read'),
-  compat: z.enum(['spec', 'overlay']).default('spec'),
   /**
    * An overlayfs over the image. `upper` is a directory (absolute, made when missing) that outlives the mount, else one
    * of the daemon's own. overlayfs needs a work directory beside it, `.NAME.lamina-work`, which goes with the mount.
@@ -42,18 +58,17 @@ export const mountRequest = z.strictObject({
   flags: z.array(z.enum(mountFlags)).max(mountFlags.length).default([]),
   /** The ids that are shown instead of the image's. */
   idMap: idMapSchema.optional(),
-  /** How its registry is asked, of an image that is in one. */
-  registry: z
-    .strictObject({
-      pull: z.enum(pullPolicies).default('missing'),
-      access: registryAccess.omit({ host: true, repository: true, credentials: true }),
-      /** What the user has typed, in the form of `encodeCredentials`: kept in memory only. */
-      credentials: z.record(z.string(), z.string()).optional(),
-    })
-    .optional(),
 });
 export type MountRequest = z.infer<typeof mountRequest>;
 export type MountRequestInput = z.input<typeof mountRequest>;
+
+/** What a runtime is told of an image: the image is prepared for it, as for a mount. */
+export const configRequest = z.strictObject({ ...imageRequest, runtime: runtimeOptions });
+export type ConfigRequest = z.infer<typeof configRequest>;
+export type ConfigRequestInput = z.input<typeof configRequest>;
+
+export type ImageRequest = Omit<ConfigRequest, 'runtime'>;
+export type ImageRequestInput = Omit<ConfigRequestInput, 'runtime'>;
 
 export const stopRequest = z.strictObject({
   /** Unmount lazily what is busy instead of refusing. */
@@ -131,8 +146,24 @@ export interface DaemonStatus {
   readonly mounts: readonly MountStatus[];
 }
 
-export type MountEvent =
-  | { readonly type: 'progress'; readonly event: ProgressEvent }
-  | { readonly type: 'warning'; readonly message: string }
-  | { readonly type: 'mounted'; readonly mount: MountStatus }
-  | { readonly type: 'error'; readonly error: SerializedError };
+/** While an image is prepared. */
+export type PrepareEvent =
+  { readonly type: 'progress'; readonly event: ProgressEvent } | { readonly type: 'warning'; readonly message: string };
+
+/** The last one of a call that was refused when it was under way. */
+export interface ErrorEvent {
+  readonly type: 'error';
+  readonly error: SerializedError;
+}
+
+export type MountEvent = PrepareEvent | ErrorEvent | { readonly type: 'mounted'; readonly mount: MountStatus };
+
+export interface Configured {
+  /** In full. */
+  readonly reference: string;
+  readonly configDigest: string;
+  /** The runtime's config.json. */
+  readonly config: RuntimeSpec;
+}
+
+export type ConfigEvent = PrepareEvent | ErrorEvent | ({ readonly type: 'configured' } & Configured);

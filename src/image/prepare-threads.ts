@@ -5,6 +5,8 @@ import { Worker, type MessagePort } from 'node:worker_threads';
 import { LaminaError } from '../errors.js';
 import type { IndexJob, IndexedLayer } from '../layer/index-pass.js';
 import type { IndexedToc, SociJob, TocJob } from '../layer/toc-pass.js';
+import type { RuntimeConfig } from '../bundle/runtime-config.js';
+import type { ConfigJob } from './configure.js';
 import { isSmallMerge, mergeToStore, type MergeJob } from './merge.js';
 import type { Answer, FromPrepareWorker, PrepareJob, PrepareWorkerData } from './prepare-worker.js';
 
@@ -79,6 +81,11 @@ export class PrepareThreads {
     else await this.#run({ op: 'merge', job }, { signal });
   }
 
+  /** Throws what `configOf` throws, and an AbortError when `signal` says so. */
+  configure(job: ConfigJob, signal?: AbortSignal): Promise<RuntimeConfig> {
+    return this.#run({ op: 'configure', job }, { signal }) as Promise<RuntimeConfig>;
+  }
+
   async #run(job: PrepareJob, callbacks: IndexCallbacks): Promise<unknown> {
     await takeSlot();
     try {
@@ -101,9 +108,7 @@ export class PrepareThreads {
       // One that has not answered is at work, or dead.
       if (answered) this.#rest(worker);
       else await worker.terminate();
-      const { temporary } = job.job;
-      rmSync(temporary, { recursive: true, force: true });
-      rmSync(`${temporary}.map`, { force: true });
+      if (job.op !== 'configure') removeTemporary(job.job.temporary);
     }
   }
 
@@ -136,6 +141,11 @@ export class PrepareThreads {
     worker.on('error', () => undefined).once('exit', () => idle.get(this.#ports)?.delete(worker));
     return worker;
   }
+}
+
+function removeTemporary(path: string): void {
+  rmSync(path, { recursive: true, force: true });
+  rmSync(`${path}.map`, { force: true });
 }
 
 function runJob(

@@ -1,4 +1,4 @@
-/** A thread that indexes layers and merges trees, one after the other. Large blobs get a second thread that hashes. */
+/** A thread that indexes layers, merges trees and reads what a config needs of them, one after the other. Large blobs get a second thread that hashes. */
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { toLaminaError, type SerializedError } from '../errors.js';
 import { HashThread } from '../layer/hash-thread.js';
@@ -6,6 +6,7 @@ import { PassHasher, type PassSink } from '../layer/hasher.js';
 import { indexLayer, type IndexJob } from '../layer/index-pass.js';
 import { indexSoci, indexToc, type SociJob, type TocJob } from '../layer/toc-pass.js';
 import { FetchPort, useFetchPort } from '../source/fetch/port.js';
+import { configOf, type ConfigJob } from './configure.js';
 import { mergeToStore, type MergeJob } from './merge.js';
 
 export interface PrepareWorkerData {
@@ -17,7 +18,8 @@ export type PrepareJob =
   | { readonly op: 'index'; readonly job: IndexJob }
   | { readonly op: 'toc'; readonly job: TocJob }
   | { readonly op: 'soci'; readonly job: SociJob }
-  | { readonly op: 'merge'; readonly job: MergeJob };
+  | { readonly op: 'merge'; readonly job: MergeJob }
+  | { readonly op: 'configure'; readonly job: ConfigJob };
 
 /** `result` is what the job's function returns. */
 export type Answer =
@@ -48,11 +50,14 @@ function doJob({ op, job }: PrepareJob, onProgress: (done: number) => void): unk
       return indexSoci(job);
     case 'merge':
       return mergeToStore(job);
+    case 'configure':
+      return configOf(job);
   }
 }
 
 function what({ op, job }: PrepareJob): string {
   if (op === 'merge') return 'Merging the layers';
+  if (op === 'configure') return `Reading ${job.prepared.image.reference}`;
   return `Indexing ${op === 'soci' ? job.ztoc.path : job.blob.path}`;
 }
 

@@ -151,6 +151,7 @@ t.test('a stop whose client does not wait for the answer ends the daemon all the
       mounts: unused,
       contents: unused,
       mount: unused,
+      configure: unused,
       unmount: unused,
       stop,
       stopped: resolve,

@@ -5,15 +5,13 @@ import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
 import { mountVisibly, sharesMountNamespace, startedDaemon } from '../daemon-mount.js';
 import { examples } from '../help.js';
-import { aciPathOf, referenceOf } from '../image-argument.js';
-import { registryRequest } from '../registry-options.js';
+import { imageRequestOf } from '../image-argument.js';
 import { addServedTreeOptions, collect, type ServedTreeOptions } from '../options.js';
 import { interruptible } from '../signals.js';
 import { applyMountOptions, parseMountOptions } from '../mount-options.js';
 import { idMapOf, parseIdRange, type IdRange } from '../../mount/id-map.js';
 import type { MountFlag } from '../../mount/flags.js';
 import { LaminaError } from '../../errors.js';
-import { isRemote } from '../../source/reference.js';
 import { plural } from '../text.js';
 
 export interface MountOptions extends ServedTreeOptions {
@@ -116,23 +114,17 @@ export function mountRequestOf(
   mountpoint: string | undefined,
   options: MountOptions,
 ): MountRequestInput {
-  const { platform, engine, transport, verify, compat, rw, upper, subdir, flags } = options;
+  const { engine, transport, verify, rw, upper, subdir, flags } = options;
   const idMap = idMapOf(options.uidMap ?? [], options.gidMap ?? []);
-  const aciPath = aciPathOf(context, options);
   if (upper !== undefined && rw !== true) {
     throw new LaminaError('USAGE', '--upper says where writes go, but the mount is read-only', { hint: 'Add --rw.' });
   }
-  const reference = referenceOf(context, image);
   return {
-    reference: reference.text,
-    ...(isRemote(reference) ? { registry: registryRequest(context, options) } : {}),
+    ...imageRequestOf(context, image, options),
     ...(mountpoint === undefined ? {} : { mountpoint: resolve(context.cwd, mountpoint) }),
-    ...(platform === undefined ? {} : { platform }),
-    ...(aciPath.length === 0 ? {} : { aciPath }),
     ...(engine === undefined ? {} : { engine }),
     ...(transport === undefined ? {} : { transport }),
     ...(verify === undefined ? {} : { verify }),
-    ...(compat === undefined ? {} : { compat }),
     ...(subdir === undefined ? {} : { subdir }),
     ...(flags === undefined ? {} : { flags: [...flags] }),
     ...(idMap === undefined ? {} : { idMap: { uid: [...idMap.uid], gid: [...idMap.gid] } }),

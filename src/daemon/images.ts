@@ -1,0 +1,59 @@
+/** Images that the daemon is asked for: resolved and prepared. Of many that want the same new image, one indexes it and the others find it done. */
+import { layerKey, prepareImage, type PreparedImage } from '../image/prepare.js';
+import { PrepareThreads } from '../image/prepare-threads.js';
+import type { OnProgress } from '../image/progress.js';
+import { parsePlatform } from '../oci/platform.js';
+import type { Fetcher } from '../source/fetch/fetcher.js';
+import type { Image } from '../source/image.js';
+import { resolveImage } from '../source/index.js';
+import { parseFullReference } from '../source/reference.js';
+import type { Store } from '../store/store.js';
+import type { Configured, ConfigRequest, ImageRequest, PrepareEvent } from './protocol.js';
+import { registrySource } from './registry-source.js';
+import { Serial } from './serial.js';
+
+export interface ImagesOptions {
+  readonly store: Store;
+  readonly fetcher: Fetcher;
+  /** Throws where an image must not be used. */
+  readonly check: (image: Image) => Promise<void>;
+}
+
+type OnEvent = (event: PrepareEvent) => void;
+
+export class Images {
+  readonly #options: ImagesOptions;
+  readonly #preparing = new Serial();
+
+  constructor(options: ImagesOptions) {
+    this.#options = options;
+  }
+
+  /** Throws what {@link resolveImage} and {@link prepareImage} throw. */
+  async prepare(request: ImageRequest, onEvent: OnEvent, signal: AbortSignal): Promise<PreparedImage> {
+    const { store, fetcher, check } = this.#options;
+    const reference = parseFullReference(request.reference);
+    const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
+    const registry = registrySource(request.registry, this.#options);
+    const image = await resolveImage(reference, { platform, aciPath: request.aciPath, registry });
+    await check(image);
+    signal.throwIfAborted();
+    const prepared = await this.#preparing.run(image.layers.map(layerKey).join(), () => {
+      signal.throwIfAborted();
+      const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
+      return prepareImage(image, { store, compat: request.compat, onProgress, signal, fetcher });
+    });
+    for (const message of [...image.warnings, ...prepared.notes]) onEvent({ type: 'warning', message });
+    return prepared;
+  }
+
+  /** A runtime's config for the image. Throws what {@link prepare} and `configOf` throw. */
+  async configure(request: ConfigRequest, onEvent: OnEvent, signal: AbortSignal): Promise<Configured> {
+    const prepared = await this.prepare(request, onEvent, signal);
+    const threads = new PrepareThreads(this.#options.fetcher);
+    const { config, warnings } = await threads.configure({ prepared, options: request.runtime }, signal);
+    for (const message of warnings) onEvent({ type: 'warning', message });
+    const { reference, configDigest } = prepared.image;
+    return { reference, configDigest, config };
+  }
+}
