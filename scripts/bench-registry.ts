@@ -1,8 +1,8 @@
 /**
  * `npm run bench:registry`: how soon a container runs whose image is in a registry, and what is fetched until then; beside
  * pulling the image whole, and beside stargz-snapshotter where it is installed (Debian: stargz-snapshotter). The registry is
- * Debian's docker-registry on this machine. Every measurement begins with an empty store, a running daemon and dropped
- * caches. Needs root, /dev/fuse and scripts/install-peers.
+ * Debian's docker-registry on this machine. Every measurement begins with nothing of the image in the store, a daemon that
+ * has mounted another image, and dropped caches. Needs root, /dev/fuse and scripts/install-peers.
  *
  *     npm run bench:registry -- [--image DIR[:TAG]] [--estargz ARCHIVE] [--runs N] [--slow] [--only NAME]... [--json]
  *
@@ -19,8 +19,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { cliPath } from '../test/support/cli.js';
 import { commandExists } from '../test/support/commands.js';
-import { spawnDaemon, type TestDaemon } from '../test/support/daemon.js';
+import { spawnDaemon } from '../test/support/daemon.js';
 import { projectRoot } from '../test/support/project.js';
+import { makeDemoImage } from './demo-image.js';
 import { removeTree, temporaryPrefix } from './leftovers.js';
 import { READ_ALL, dropCaches, median, run, timed } from './measure.js';
 import { startSlowLink, type SlowLink } from './slow-link.js';
@@ -62,6 +63,8 @@ interface Row {
 const NUMPY = ['python3', '-c', 'import numpy'];
 const NODE = ['node', '-e', '0'];
 const EVERYTHING = ['sh', '-c', READ_ALL];
+const COPY = ['copy', '-q'];
+const CHUNKED = ['--dest-compress-format', 'zstd:chunked', '--dest-compress'];
 const LINK = { bytesPerSecond: 100e6 / 8, roundTripMs: 20 };
 
 class Registry {
@@ -152,22 +155,18 @@ class Bench {
   async #push(host: string): Promise<void> {
     const { image, estargz } = this.#options;
     const copy = (from: string, name: string): Promise<unknown> =>
-      run('skopeo', ['copy', '-q', '--dest-tls-verify=false', from, `docker://${host}/${name}:latest`]);
+      run('skopeo', [...COPY, '--dest-tls-verify=false', from, `docker://${host}/${name}:latest`]);
     await copy(`oci:${image}`, 'gzip');
     await copy(`oci:${image}`, 'soci');
     // By way of a layout: the registry has the layers already, in another form.
     const chunked = `oci:${join(this.#directory, 'chunked')}:latest`;
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--dest-compress-format',
-      'zstd:chunked',
-      '--dest-compress',
-      `oci:${image}`,
-      chunked,
-    ]);
+    await run('skopeo', [...COPY, ...CHUNKED, `oci:${image}`, chunked]);
     await copy(chunked, 'chunked');
     if (estargz !== undefined) await copy(`oci-archive:${estargz}`, 'estargz');
+    const demo = await makeDemoImage(join(this.#directory, 'demo.oci'));
+    const other = `oci:${join(this.#directory, 'other')}:latest`;
+    await run('skopeo', [...COPY, ...CHUNKED, demo.reference, other]);
+    await copy(other, 'other');
     const scratch = join(this.#directory, 'indexing');
     await lamina(['--store', scratch, 'index', '--push', `docker://${host}/soci:latest`]);
     await removeTree(scratch);
@@ -243,18 +242,16 @@ async function lamina(args: readonly string[], env: Readonly<Record<string, stri
   return stdout.trim();
 }
 
-/** `again`: the image was used before, and its layers' data not kept but the rest. */
+/** `again`: the image was mounted before. */
 function laminaWith(name: string, reference: string, again = false): Candidate {
   return {
     name,
     async prepare(directory) {
-      let daemon: TestDaemon = spawnDaemon(directory);
+      const daemon = spawnDaemon(directory);
       await daemon.ready();
-      if (again) {
-        await lamina(['mount', reference], daemon.env);
-        await daemon.stop();
-        daemon = spawnDaemon(directory);
-        await daemon.ready();
+      for (const before of [reference.replace(/\/[^/]+$/, '/other:latest'), ...(again ? [reference] : [])]) {
+        await lamina(['mount', before], daemon.env);
+        await lamina(['umount', before], daemon.env);
       }
       return {
         start: (command) => lamina(['run', reference, ...command], daemon.env),

@@ -21,6 +21,14 @@ const PAUSE_MS = 200;
 const AHEAD = 8 * 1024 * 1024;
 /** Bytes between two parts that are wanted one after the other, for them to count as following each other. */
 const STRIDE = 256 * 1024;
+/** A registry that takes more milliseconds to begin an answer is far: then more is asked for at once, if there is less to ask for. */
+const FAR_MS = 20;
+/** Bytes: about what comes in the time that a request takes. */
+const FAR_PART = 128 * 1024;
+/** The share of the last answer in what an answer is expected to take. */
+const NEW_PART = 0.2;
+/** Bytes that were wanted in order before more is fetched ahead: half of what a program loads is read as far as that. */
+const IN_ORDER_MIN = 2 * 1024 * 1024;
 /** Bytes that are fetched ahead of a reader: as many as it has read in order, up to this. */
 const AHEAD_MAX = 2 * 1024 * 1024;
 /** A blob of which this part has been wanted is fetched as a whole. */
@@ -70,6 +78,8 @@ export class Download {
   /** Where the part that was wanted last ends, and how many bytes were wanted in order up to there. */
   #frontier = 0;
   #inOrder = 0;
+  /** Milliseconds until an answer begins, as the last ones did. */
+  #answerMs = 0;
   /** Bytes that were wanted and had to be fetched, and when that was last. */
   #wanted = 0;
   #wantedAt = performance.now();
@@ -92,7 +102,8 @@ export class Download {
     if (this.#file.has(start, end)) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiters.add({ start, end, resolve, reject });
-      this.#cover(start, end, this.#options.lanes.demand);
+      const least = this.#answerMs > FAR_MS ? Math.min(start + FAR_PART, this.#file.size) : end;
+      this.#cover(start, Math.max(end, least), this.#options.lanes.demand);
       this.#lookAhead(start, end);
     });
   }
@@ -106,7 +117,7 @@ export class Download {
     if (this.#wanted > this.#file.size * MOST && this.#streamers === 0) {
       // Who waits for parts of it is told when it fails.
       void this.stream(new AbortController().signal).catch(() => undefined);
-    } else if (this.#inOrder > STRIDE) {
+    } else if (this.#inOrder > IN_ORDER_MIN) {
       const to = Math.min(end + Math.min(this.#inOrder, AHEAD_MAX), this.#file.size);
       this.#cover(end, to, this.#options.lanes.ahead);
     }
@@ -255,7 +266,9 @@ export class Download {
     const whole = offset === 0 && flight.end === spec.size;
     const length = flight.end - offset;
     const range = whole ? {} : { offset, length };
+    const asked = performance.now();
     const answer = await client.blob(spec.access.repository, spec.digest, { ...range, signal, retry: { attempts: 1 } });
+    this.#answerMs += NEW_PART * (performance.now() - asked - this.#answerMs);
     if (answer.total !== undefined && answer.total !== spec.size) {
       await answer.cancel();
       throw wrongSize(spec, answer.host, answer.total);
