@@ -3,11 +3,17 @@
  * the container's own. Ids are the container's; those that its user namespace does not map do not exist in it.
  */
 import { LaminaError } from '../errors.js';
-import type { IdMap, IdRange } from '../mount/id-map.js';
 import type { RuntimeMount, RuntimeSpec } from './defaults.js';
 
+/** `size` ids of the container from `container` on are the host's from `host` on (user_namespaces(7)). */
+interface IdRange {
+  readonly container: number;
+  readonly host: number;
+  readonly size: number;
+}
+
 export interface Rootless {
-  readonly map: IdMap;
+  readonly map: { readonly uid: readonly IdRange[]; readonly gid: readonly IdRange[] };
   /** "new": the runtime makes the user namespace. "inside": it is started in one. */
   readonly namespace: 'new' | 'inside';
 }

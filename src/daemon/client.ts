@@ -113,6 +113,11 @@ export class DaemonClient {
     return this.#json<MountStatus[]>({ method: 'DELETE', path: `/v1/mounts?${query.toString()}` });
   }
 
+  /** Whether layers are completed that nobody reads. */
+  async pauseBackground(paused: boolean): Promise<void> {
+    await this.#json({ method: 'POST', path: '/v1/background', body: { paused } });
+  }
+
   /** Unmounts everything and ends the daemon; resolves when its processes are gone. Throws MOUNT_BUSY without `force`. */
   async stop({ force = false }: { force?: boolean } = {}): Promise<void> {
     const { supervisorPid, serverPid } = await this.status();

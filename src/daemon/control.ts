@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { LaminaError, toLaminaError } from '../errors.js';
 import type { Logger } from './log.js';
 import {
+  backgroundRequest,
   configRequest,
   mountRequest,
   stopRequest,
@@ -28,6 +29,7 @@ export interface Handlers {
   readonly mount: (request: MountRequest, onEvent: OnEvent, signal: AbortSignal) => Promise<MountStatus>;
   readonly configure: (request: ConfigRequest, onEvent: OnEvent, signal: AbortSignal) => Promise<Configured>;
   readonly unmount: (target: string, lazy: boolean) => Promise<MountStatus[]>;
+  readonly background: (paused: boolean) => void;
   readonly stop: (force: boolean) => Promise<void>;
   /** The answer to a successful `stop` has been sent. */
   readonly stopped: () => void;
@@ -100,6 +102,11 @@ export class Control {
       case 'DELETE /v1/mounts': {
         const { target, lazy } = parse(unmountQuery, uniqueParameters(url));
         return sendJson(response, 200, await this.#handlers.unmount(target, lazy === '1'));
+      }
+      case 'POST /v1/background': {
+        const { paused } = parse(backgroundRequest, await readJson(request));
+        this.#handlers.background(paused);
+        return sendJson(response, 200, {});
       }
       case 'POST /v1/stop': {
         const { force } = parse(stopRequest, await readJson(request));

@@ -68,7 +68,7 @@ export class MountTable {
 
   constructor(options: MountTableOptions) {
     this.#options = options;
-    this.#background = new Background(options.fetcher, options.log);
+    this.#background = new Background(options);
     this.#attacher = new Attacher(options);
     const { store, fetcher } = options;
     this.#images = new Images({
@@ -97,6 +97,16 @@ export class MountTable {
   async list(): Promise<MountStatus[]> {
     await this.tidy();
     return this.#visible().map((record) => this.#status(record));
+  }
+
+  /** Whether layers are completed that nobody reads. */
+  get background(): 'on' | 'paused' {
+    return this.#background.paused ? 'paused' : 'on';
+  }
+
+  pauseBackground(paused: boolean): void {
+    this.#options.log.info({ paused }, 'completing layers in the background');
+    this.#background.pause(paused);
   }
 
   async contents(): Promise<MountContent[]> {

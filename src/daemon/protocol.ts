@@ -7,6 +7,7 @@
  *     POST   /v1/mounts             MountRequest -> MountEvent lines (NDJSON), the last one "mounted" or "error"
  *     POST   /v1/configs            ConfigRequest -> ConfigEvent lines (NDJSON), the last one "configured" or "error"
  *     DELETE /v1/mounts?target=T&lazy=1   MountStatus[]: what was unmounted; T is a mountpoint, an id, a reference or "*"
+ *     POST   /v1/background         BackgroundRequest -> {}
  *     POST   /v1/stop               StopRequest -> {}: unmounts everything, answers, then the daemon ends
  *
  * A failed request has a 4xx or 5xx status and a SerializedError as its body.
@@ -69,6 +70,8 @@ export type ConfigRequestInput = z.input<typeof configRequest>;
 
 export type ImageRequest = Omit<ConfigRequest, 'runtime'>;
 export type ImageRequestInput = Omit<ConfigRequestInput, 'runtime'>;
+
+export const backgroundRequest = z.strictObject({ paused: z.boolean() });
 
 export const stopRequest = z.strictObject({
   /** Unmount lazily what is busy instead of refusing. */
@@ -141,6 +144,8 @@ export interface DaemonStatus {
   readonly restarts: number;
   /** False when the supervisor has died: a crash would now lose the mounts. */
   readonly supervised: boolean;
+  /** Whether layers are completed that nobody reads. */
+  readonly background: 'on' | 'paused';
   readonly store: string;
   readonly run: string;
   readonly mounts: readonly MountStatus[];

@@ -2,7 +2,7 @@
  * RUN: where a daemon's socket, lock, log, records and internal mounts are. It is gone after a reboot, as mounts are.
  *
  *     RUN/ (0711)   control.sock (0600)  lock  log  mounts/ID.json  blobs/ (blobfs, 0700)  blobs.json  mnt/ID/  lower/ID/
- *                   bundles/ID/ (bundles of `lamina run`)
+ *                   bundles/ID/ (bundles of `lamina run`)  paused (background.ts)
  */
 import { chmodSync, lstatSync, mkdirSync, statSync, type Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -68,6 +68,10 @@ export class RunDir {
   }
   get log(): string {
     return join(this.path, 'log');
+  }
+  /** There while layers are not completed in the background. */
+  get paused(): string {
+    return join(this.path, 'paused');
   }
   get records(): string {
     return join(this.path, 'mounts');

@@ -144,6 +144,7 @@ async function main(): Promise<void> {
     supervised: broker.supervised,
     store: store.path,
     run: run.path,
+    background: table.background,
     mounts: await table.list(),
   });
   const control = new Control(
@@ -154,6 +155,7 @@ async function main(): Promise<void> {
       mount: (request, onEvent, signal) => table.mount(request, onEvent, signal),
       configure: (request, onEvent, signal) => table.configure(request, onEvent, signal),
       unmount: (target, lazy) => table.unmount(target, lazy),
+      background: (paused) => table.pauseBackground(paused),
       stop,
       stopped: () => void end(),
     },

@@ -153,6 +153,7 @@ t.test('a stop whose client does not wait for the answer ends the daemon all the
       mount: unused,
       configure: unused,
       unmount: unused,
+      background: () => undefined,
       stop,
       stopped: resolve,
     };

@@ -1,10 +1,13 @@
 /** Parts of the daemon that need no process. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { withDeadline } from '../../src/daemon/deadline.js';
 import { Repetitions } from '../../src/daemon/log.js';
+import { isAlive } from '../../src/daemon/process.js';
 import { Records, type MountRecord } from '../../src/daemon/records.js';
 import { RunDir } from '../../src/daemon/run-dir.js';
 import { Serial } from '../../src/daemon/serial.js';
@@ -17,6 +20,7 @@ import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { openHint } from '../../src/mount/fuse-mount.js';
 import { LayerReaders } from '../../src/mount/layer-readers.js';
 import { mountAt, mountOf, readMountInfo } from '../../src/mount/mountinfo.js';
+import { until } from '../support/daemon.js';
 import { tempDir } from '../support/tmp.js';
 
 function layer(hex: string, path = '/blob', view = ''): PreparedLayer {
@@ -55,6 +59,19 @@ t.test('Slots gives a layer one number and a number to one layer', async (t) => 
     next.assign([layer('b'), layer('d')], 'every-read').map(({ slot }) => slot),
     [3, 8],
   );
+});
+
+t.test('a process that has ended is none, though nobody has asked for it', async (t) => {
+  // What sleep has inherited it never waits for.
+  const parent = spawn('sh', ['-c', 'true & echo $!; exec sleep 30'], { stdio: ['ignore', 'pipe', 'ignore'] });
+  t.teardown(() => parent.kill('SIGKILL'));
+  const [line] = (await once(parent.stdout, 'data')) as [Buffer];
+  const pid = Number(line.toString());
+  const stat = (): string => readFileSync(`/proc/${pid}/stat`, 'latin1');
+  t.ok(await until(() => stat().includes(') Z '), 10_000), 'its number is still there');
+  t.notOk(isAlive(pid));
+  t.ok(isAlive(process.pid));
+  t.notOk(isAlive(2 ** 22 + 1), 'beyond the largest number');
 });
 
 t.test('Serial runs tasks of one key in order and others side by side', async (t) => {

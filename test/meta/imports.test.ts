@@ -8,9 +8,9 @@ import { projectRoot } from '../support/project.js';
 const order = [
   'cli',
   'daemon',
-  'bundle',
   'mount',
   'image',
+  'bundle',
   'fuse',
   'union',
   'layer',

@@ -5,9 +5,10 @@ import { existsSync, readFileSync } from 'node:fs';
 import { mkdtempSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
-import type { LayerContent, MountContent } from '../../src/daemon/protocol.js';
+import type { DaemonStatus, LayerContent, MountContent } from '../../src/daemon/protocol.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { alone } from '../support/alone.js';
 import { commandExists } from '../support/commands.js';
@@ -56,6 +57,12 @@ const entries: readonly Entry[] = [
   { name: 'ünïcode', content: 'name' },
   { name: 'other', content: noise(3_000_000, 'other') },
 ];
+
+const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+
+interface Index {
+  readonly manifests: readonly { readonly digest: string }[];
+}
 
 interface Served {
   readonly image: MadeImage;
@@ -160,6 +167,29 @@ t.test('What whoever built an eStargz has put first is fetched first', async (t)
   t.ok((await readFile(join(mountpoint, 'first'))).equals(first));
 });
 
+t.test('Of a registry that is far, more is asked for at once', async (t) => {
+  if (cannotRun(t)) return;
+  const { reference, proxy, daemon } = await serveEstargz(t);
+  const lengths = async (mountpoint: string, names: readonly string[]): Promise<number[]> => {
+    const before = proxy.seen.length;
+    for (const name of names) await readFile(join(mountpoint, name));
+    const ranges = proxy.seen.slice(before).map(({ range }) => /^bytes=(\d+)-(\d+)$/.exec(range ?? '') ?? []);
+    return ranges.map(([, from, to]) => Number(to) + 1 - Number(from));
+  };
+  const near = await lengths(await mounted(daemon, reference, '--engine', 'fuse'), ['d/small-250', 'd/small-220']);
+  t.ok(
+    near.every((length) => length < 128 * 1024),
+    `near: ${near.join()}`,
+  );
+  proxy.fault = (passing) => (isBlob(passing) ? { delayMs: 100 } : undefined);
+  const other = await startDaemon(t, undefined, NO_BACKGROUND);
+  const far = await lengths(await mounted(other, reference, '--engine', 'fuse'), ['d/small-180', 'd/small-5']);
+  t.ok(
+    far.every((length) => length >= 128 * 1024),
+    `far: ${far.join()}`,
+  );
+});
+
 t.test('What was read of a lazy layer needs no registry, the rest fails until it is back', async (t) => {
   if (cannotRun(t)) return;
   const { reference, proxy, daemon } = await serveEstargz(t);
@@ -200,7 +230,20 @@ t.test('Layers are completed when nobody reads, and verified as a whole', async 
   const { reference, proxy, daemon } = await serveEstargz(t);
   await daemon.stop();
   const completing = await startDaemon(t, daemon.directory);
+  t.equal((await completing.lamina(['daemon', 'pause'])).code, 0);
   await mounted(completing, reference);
+  const status = async (): Promise<DaemonStatus> =>
+    JSON.parse((await completing.lamina(['daemon', 'status', '--json'])).stdout) as DaemonStatus;
+  const { background, serverPid } = await status();
+  t.equal(background, 'paused');
+  process.kill(serverPid, 'SIGKILL');
+  t.equal((await status()).background, 'paused', 'and so it stays');
+  await sleep(5000);
+  t.ok(
+    (await contents(completing)).some(({ fetched, size }) => fetched < size),
+    'nothing comes that nobody reads',
+  );
+  t.equal((await completing.lamina(['daemon', 'resume'])).code, 0);
   const done = await until(
     async () => (await contents(completing)).every(({ fetched, size }) => fetched === size),
     60_000,
@@ -295,6 +338,24 @@ t.test('A gzip layer is mounted without its content where a SOCI index refers to
     { index: 'tar', verified },
     'a layer that is here as a whole needs no index of others',
   );
+
+  // SOCI v2: the manifest names the index, which then refers to nothing.
+  const [entry] = (JSON.parse(readFileSync(join(directory, 'index.json'), 'utf8')) as Index).manifests;
+  const stored = readFileSync(join(directory, 'blobs', entry!.digest.replace(':', '/')), 'utf8');
+  const second = JSON.parse(stored.replace('soci.index.v1+json', 'soci.index.v2+json')) as object;
+  const index = Buffer.from(JSON.stringify({ ...second, subject: undefined }));
+  const named = `sha256:${createHash('sha256').update(index).digest('hex')}`;
+  const manifests = `http://${registry.host}/v2/app/manifests`;
+  const put = (name: string, body: string | Buffer): Promise<number> =>
+    fetch(`${manifests}/${name}`, { method: 'PUT', headers: { 'content-type': MANIFEST }, body }).then((r) => r.status);
+  t.equal(await put(named, index), 201);
+  const manifest = (await (await fetch(`${manifests}/1`, { headers: { accept: MANIFEST } })).json()) as object;
+  const annotations = { 'com.amazon.soci.index-digest': named };
+  t.equal(await put('v2', JSON.stringify({ ...manifest, annotations })), 201);
+  const bound = await startDaemon(t, undefined, NO_BACKGROUND);
+  const place = await mounted(bound, `docker://${registry.host}/app:v2`);
+  t.match((await contents(bound))[0], { index: 'soci', verified: 'SOCI index' });
+  t.ok((await readFile(join(place, 'soci'))).equals(content));
 });
 
 /** Faults that a read of a lazy layer meets. `ends`: right, or failed with EIO; never anything else. */
@@ -327,6 +388,11 @@ const faults: readonly {
   { name: '401', fault: () => ({ status: 401 }), ends: 'EIO' },
 ];
 
+/** Far from each other in the layer; read at the same time. */
+const readUnderFaults = entries.filter(({ name }) =>
+  ['d/small-20', 'd/small-150', 'd/small-290', 'other'].includes(name),
+);
+
 t.test('Reads of a lazy layer are right or EIO, whatever the network does, and never wrong', async (t) => {
   if (cannotRun(t)) return;
   const { reference, proxy, daemon, digest } = await serveEstargz(t);
@@ -339,9 +405,15 @@ t.test('Reads of a lazy layer are right or EIO, whatever the network does, and n
     const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
     let n = 0;
     proxy.fault = (passing) => (isBlob(passing) && passing.url.includes(digest) ? fault(++n) : undefined);
-    const read = await readFile(join(mountpoint, 'other')).catch((e: unknown) => (e as { code: string }).code);
-    const got = typeof read === 'string' ? read : read.equals(noise(3_000_000, 'other')) ? 'right' : 'WRONG';
-    t.equal(got, ends, `${name} (${n} requests)`);
+    const outcomes = { right: 0, EIO: 0, wrong: 0 };
+    const read = async ({ name: file, content = '' }: Entry): Promise<void> => {
+      const got = await readFile(join(mountpoint, file)).catch((e: unknown) => (e as { code: string }).code);
+      const outcome =
+        got === 'EIO' ? 'EIO' : typeof got !== 'string' && got.equals(Buffer.from(content)) ? 'right' : 'wrong';
+      outcomes[outcome]++;
+    };
+    await Promise.all(readUnderFaults.map(read));
+    t.same(outcomes, { right: 0, EIO: 0, wrong: 0, [ends]: readUnderFaults.length }, `${name} (${n} requests)`);
     proxy.fault = undefined;
     t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE), 'and then all is well');
     t.equal((await daemon.lamina(['umount', mountpoint])).code, 0);

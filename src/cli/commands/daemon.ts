@@ -24,6 +24,7 @@ export function registerDaemon(program: Command, cli: Cli): void {
       examples([
         ['lamina daemon status', 'processes, store, mounts'],
         ['lamina daemon stop', 'unmounts everything first'],
+        ['lamina daemon pause', 'leaves the network to others, until `lamina daemon resume`'],
         ['lamina daemon run', 'in the foreground, for a service manager'],
       ]),
     );
@@ -40,6 +41,14 @@ export function registerDaemon(program: Command, cli: Cli): void {
     .description('Unmount everything and stop it.')
     .option('--force', 'unmount lazily what is in use')
     .action((options: StopOptions) => cli.run(stop, (context) => stopDaemon(context, options)));
+  const pause = command
+    .command('pause')
+    .description('Fetch nothing from registries but what is read.')
+    .action(() => cli.run(pause, (context) => pauseBackground(context, true)));
+  const resume = command
+    .command('resume')
+    .description('Complete images in the background again.')
+    .action(() => cli.run(resume, (context) => pauseBackground(context, false)));
   const run = command
     .command('run')
     .description('Run it in the foreground.')
@@ -66,6 +75,13 @@ async function stopDaemon(context: Context, { force = false }: StopOptions): Pro
   else out.note(daemon === undefined ? 'No daemon was running' : 'The daemon has stopped');
 }
 
+async function pauseBackground(context: Context, paused: boolean): Promise<void> {
+  const { out } = context;
+  await (await requireDaemon(context)).pauseBackground(paused);
+  if (out.json) await out.document({ background: paused ? 'paused' : 'on' });
+  else out.note(paused ? 'Only what is read is fetched now' : 'Images are completed in the background');
+}
+
 async function printStatus(out: Output, status: DaemonStatus): Promise<void> {
   if (out.json) await out.document(status);
   else if (out.quiet) await out.lines([String(status.supervisorPid)]);
@@ -83,6 +99,7 @@ function statusLines(out: Output, status: DaemonStatus): string[] {
       ['version', status.version],
       ['store', out.text(status.store)],
       ['run', out.text(status.run)],
+      ['background', status.background === 'on' ? 'images are completed' : 'paused: only what is read is fetched'],
       ['mounts', String(status.mounts.length)],
     ]),
     ...(status.mounts.length === 0 ? [] : mountTable(out, status.mounts)),

@@ -25,8 +25,8 @@ const STRIDE = 256 * 1024;
 const FAR_MS = 20;
 /** Bytes: about what comes in the time that a request takes. */
 const FAR_PART = 128 * 1024;
-/** The share of the last answer in what an answer is expected to take. */
-const NEW_PART = 0.2;
+/** By how much an answer is expected to take longer than the quickest of the last: one that is near may be slow now and then. */
+const SLOWER = 1.2;
 /** Bytes that were wanted in order before more is fetched ahead: half of what a program loads is read as far as that. */
 const IN_ORDER_MIN = 2 * 1024 * 1024;
 /** Bytes that are fetched ahead of a reader: as many as it has read in order, up to this. */
@@ -78,8 +78,8 @@ export class Download {
   /** Where the part that was wanted last ends, and how many bytes were wanted in order up to there. */
   #frontier = 0;
   #inOrder = 0;
-  /** Milliseconds until an answer begins, as the last ones did. */
-  #answerMs = 0;
+  /** Milliseconds until an answer begins, by the quickest of the last. */
+  #answerMs: number | undefined;
   /** Bytes that were wanted and had to be fetched, and when that was last. */
   #wanted = 0;
   #wantedAt = performance.now();
@@ -102,7 +102,7 @@ export class Download {
     if (this.#file.has(start, end)) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiters.add({ start, end, resolve, reject });
-      const least = this.#answerMs > FAR_MS ? Math.min(start + FAR_PART, this.#file.size) : end;
+      const least = (this.#answerMs ?? 0) > FAR_MS ? Math.min(start + FAR_PART, this.#file.size) : end;
       this.#cover(start, Math.max(end, least), this.#options.lanes.demand);
       this.#lookAhead(start, end);
     });
@@ -268,7 +268,8 @@ export class Download {
     const range = whole ? {} : { offset, length };
     const asked = performance.now();
     const answer = await client.blob(spec.access.repository, spec.digest, { ...range, signal, retry: { attempts: 1 } });
-    this.#answerMs += NEW_PART * (performance.now() - asked - this.#answerMs);
+    const took = performance.now() - asked;
+    this.#answerMs = Math.min(took, (this.#answerMs ?? took) * SLOWER);
     if (answer.total !== undefined && answer.total !== spec.size) {
       await answer.cancel();
       throw wrongSize(spec, answer.host, answer.total);
