@@ -19,7 +19,7 @@ export interface IndexCallbacks {
 /** An indexing pass keeps about one and a half cores busy. */
 const THREADS_MAX = Math.max(1, availableParallelism());
 
-/** Over all images that are prepared at once. */
+/** Of indexing, over all images that are prepared at once. */
 const waiting: (() => void)[] = [];
 let running = 0;
 
@@ -89,7 +89,9 @@ export class PrepareThreads {
     return this.#run({ op: 'configure', job }, { signal }) as Promise<RuntimeConfig>;
   }
 
+  /** Indexing, which may take minutes, waits for its turn; who needs only a merge or a config does not wait behind it. */
   async #run(job: PrepareJob, callbacks: IndexCallbacks): Promise<unknown> {
+    if (job.op === 'merge' || job.op === 'configure') return this.#inThread(job, callbacks);
     await takeSlot();
     try {
       callbacks.signal?.throwIfAborted();
@@ -129,6 +131,7 @@ export class PrepareThreads {
   #rest(worker: Worker): void {
     let workers = idle.get(this.#ports);
     if (workers === undefined) idle.set(this.#ports, (workers = new Map<Worker, NodeJS.Timeout>()));
+    if (workers.size >= THREADS_MAX) return void worker.terminate();
     worker.unref();
     const end = (): void => {
       if (workers.delete(worker)) void worker.terminate();

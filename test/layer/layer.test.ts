@@ -13,6 +13,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
@@ -382,6 +383,27 @@ t.test('a cancelled or killed indexing leaves nothing that is trusted later', as
   const running = threads.index(j, { onProgress: () => abort.abort(new Error('enough')), signal: abort.signal });
   t.match(await codeOfRejection(running), /enough/);
   for (const dir of ['layers', 'maps', 'tmp']) t.same(readdirSync(join(store.path, dir)), [], dir);
+});
+
+t.test('a merge does not wait behind layers that are indexed', async (t) => {
+  const { job, store, directory } = setup(t);
+  const threads = new PrepareThreads();
+  const count = 6 * availableParallelism();
+  let done = 0;
+  const jobs: IndexJob[] = [];
+  for (let i = 0; i < count; i++) {
+    const tar = await makeTar([{ name: `big-${i}`, content: randomBytes(5_000_000) }]);
+    jobs.push(job(gzipSync(tar, { level: 1 }), tar));
+  }
+  const indexed = jobs.map((j) => threads.index(j).then(() => done++));
+  // Of no tree, but too large to be merged in this thread.
+  const tree = join(directory, 'no-tree');
+  writeFileSync(tree, Buffer.alloc(300_000));
+  const layers = [{ tree, addressSpace: 512, whitelists: [] }];
+  const paths = { temporary: store.temporary(), path: join(directory, 'merged') };
+  t.equal(await codeOfRejection(threads.merge({ layers, compat: 'spec', ...paths })), 'STORE_CORRUPT');
+  t.ok(done < count / 2, `${done} of ${count} layers were indexed then`);
+  await Promise.all(indexed);
 });
 
 t.test('Store clears what dead processes left, and that alone', (t) => {
