@@ -26,6 +26,7 @@ import type { LayerView } from '../source/image.js';
 import type { TarEntry } from '../tar/entry.js';
 import type { Notes } from '../tar/notes.js';
 import { printable } from '../tar/notes.js';
+import { DirectoryMarks, NameSets } from './directory-marks.js';
 import { inodeOf, setAttributes } from './entry-inode.js';
 import { Appendix } from './extents.js';
 import { viewed } from './view.js';
@@ -40,12 +41,6 @@ const INODES_MAX = 8_000_000;
 /** Bytes of the names, link targets and attributes of one layer: in the compressed layer they may be a thousandth. */
 const TEXT_MAX = 1024 * 1024 * 1024;
 
-interface Link {
-  readonly order: number;
-  /** Where it names something of this layer: that as a path, by which the merge may find something else. */
-  readonly target: string | undefined;
-}
-
 interface Whiteout {
   /** Components, as written: a whiteout is resolved in the lower layers. */
   readonly path: readonly string[];
@@ -59,17 +54,10 @@ export class TreeBuilder {
   readonly #appendix = new Appendix();
   readonly #whiteouts: Whiteout[] = [];
   /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
-  readonly #hidden = new Map<Inode, Set<string>>();
+  readonly #hidden = new NameSets();
   /** Trees of what this layer has replaced itself; only the last still grows. */
   readonly #superseded: Inode[] = [];
-  /** By directory: names that were something else before. */
-  readonly #replaced = new Map<Inode, Set<string>>();
-  /** Directories with several entries: the place of the last. */
-  readonly #again = new Map<Inode, number>();
-  /** By directory: names, other than of directories, that the layer also whites out. */
-  readonly #whitedOut = new Map<Inode, Set<string>>();
-  /** By directory and name. */
-  readonly #links = new Map<Inode, Map<string, Link>>();
+  readonly #marks = new DirectoryMarks();
   #inodes = 1;
   #text = 0;
 
@@ -103,10 +91,10 @@ export class TreeBuilder {
 
   /** The appendix will begin at byte `appendixStart` of the address space. The builder must not be used again. */
   finish(appendixStart: number): { root: Inode; appendix: Appendix } {
-    for (const [parent, names] of this.#hidden) for (const name of names) parent.children?.delete(name);
+    for (const [parent, names] of this.#hidden.entries()) for (const name of names) parent.children?.delete(name);
     this.#placeWhiteouts();
     this.#placeSuperseded();
-    this.#markDirectories();
+    this.#marks.place(this.#root);
     this.#appendix.place(appendixStart);
     return { root: this.#root, appendix: this.#appendix };
   }
@@ -149,11 +137,11 @@ export class TreeBuilder {
       const { inode, target } = this.#hardlink(entry, parent, name);
       if (existing !== undefined) this.#supersede(trail, parent, name, existing);
       this.#put(parent, name, inode);
-      this.#noteLink(parent, name, { order: entry.order, target });
+      this.#marks.link(parent, name, { order: entry.order, target });
       return;
     }
     if (entry.type === 'directory' && existing !== undefined && isDirectory(existing)) {
-      if (existing.order !== 0) this.#again.set(existing, entry.order);
+      if (existing.order !== 0) this.#marks.again(existing, entry.order);
       setAttributes(existing, entry, entry.name, this.#notes);
       return;
     }
@@ -162,20 +150,15 @@ export class TreeBuilder {
     this.#put(parent, name, inode);
   }
 
-  #noteLink(parent: Inode, name: string, link: Link): void {
-    const links = this.#links.get(parent);
-    if (links === undefined) this.#links.set(parent, new Map([[name, link]]));
-    else links.set(name, link);
-  }
-
   /**
    * Keeps what a name of `parent`, which is at `path`, has been so far: what came after it in the archive may have meant
    * it, by a way that only the lower layers know; and a directory in the place of a file has none of their children.
    */
   #supersede(path: readonly string[], parent: Inode, name: string, existing: Inode): void {
-    const link = this.#links.get(parent)?.get(name);
-    this.#links.get(parent)?.delete(name);
-    if (!this.#isAci && [...path, name].some((part) => part.startsWith(WHITEOUT))) return;
+    if (!this.#isAci && [...path, name].some((part) => part.startsWith(WHITEOUT))) {
+      this.#marks.forget(parent, name);
+      return;
+    }
     let directory = this.#supersededDirectory(path);
     if (directory?.children?.has(name) !== false) {
       // Whoever looked for room in older trees would look again and again.
@@ -185,9 +168,7 @@ export class TreeBuilder {
     }
     if (directory === undefined) throw new LaminaError('INTERNAL', 'An empty tree has no room');
     directory.children?.set(name, existing);
-    if (link !== undefined) this.#noteLink(directory, name, link);
-    addName(this.#replaced, directory, name);
-    addName(this.#replaced, parent, name);
+    this.#marks.supersede(parent, directory, name);
   }
 
   /** The directory at `path` in the last of the trees of what is superseded; undefined where something else is on the way. */
@@ -254,7 +235,7 @@ export class TreeBuilder {
 
   #hide(parent: Inode, name: string, about: string): void {
     this.#noteHidden(about);
-    addName(this.#hidden, parent, name);
+    this.#hidden.add(parent, name);
   }
 
   #noteHidden(about: string): void {
@@ -341,42 +322,8 @@ export class TreeBuilder {
     if (child === undefined) this.#put(here, name, whiteoutDevice());
     else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, MARKED);
     // Anything else of the layer replaces what is below in any case, but other entries may come before it.
-    else addName(this.#whitedOut, here, name);
+    else this.#marks.whitedOut(here, name);
     return true;
-  }
-
-  #markDirectories(): void {
-    const todo = [this.#root];
-    for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
-      if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, MARKED);
-      const again = this.#again.get(inode);
-      if (again !== undefined) (inode.xattrs ??= new Map()).set(marker.again, Buffer.from(String(again), 'latin1'));
-      for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
-      this.#markNames(inode);
-    }
-    for (const [directory, names] of this.#whitedOut) setList(directory, marker.whiteouts, [...names]);
-  }
-
-  /**
-   * An inode has one order, but each of its names has a place of its own in the archive. Where there is not room for all
-   * of a directory, there must be for those that replace or are replaced: else the wrong one might come last.
-   */
-  #markNames(directory: Inode): void {
-    const links = this.#links.get(directory);
-    const replaced = this.#replaced.get(directory);
-    const marks: string[] = [];
-    const more: string[] = [];
-    const targets: string[] = [];
-    for (const [name, child] of directory.children ?? []) {
-      if (isDirectory(child) || child.xattrs?.has(marker.linked) !== true) continue;
-      const link = links?.get(name);
-      (replaced?.has(name) === true ? marks : more).push(`${link?.order ?? child.order}/${name}`);
-      if (link?.target !== undefined) targets.push(`${name}${link.target}`);
-    }
-    const bytes = marks.reduce((n, mark) => n + mark.length + 1, -1);
-    if (bytes > XATTR_VALUE_MAX) throw tooOften(bytes);
-    setList(directory, marker.names, [...marks, ...more]);
-    setList(directory, marker.targets, targets);
   }
 }
 
@@ -384,26 +331,6 @@ function checkNew(existing: Inode | undefined, { name }: TarEntry): void {
   if (existing === undefined || existing.order === 0) return;
   throw new LaminaError('TAR_INVALID', `The archive has ${printable(name)} twice`, {
     details: { path: name.slice(0, 200) },
-  });
-}
-
-function addName(names: Map<Inode, Set<string>>, directory: Inode, name: string): void {
-  const known = names.get(directory);
-  if (known === undefined) names.set(directory, new Set([name]));
-  else known.add(name);
-}
-
-/** As many of `items` as there is room for. */
-function setList(inode: Inode, name: string, items: readonly string[]): void {
-  let bytes = -1;
-  const tooMany = items.findIndex((item) => (bytes += item.length + 1) > XATTR_VALUE_MAX);
-  const kept = tooMany === -1 ? items : items.slice(0, tooMany);
-  if (kept.length > 0) (inode.xattrs ??= new Map()).set(name, Buffer.from(kept.join('\0'), 'latin1'));
-}
-
-function tooOften(bytes: number): LaminaError {
-  return new LaminaError('LIMIT_EXCEEDED', 'The layer replaces too many hard links of one directory', {
-    details: { bytes },
   });
 }
 

@@ -1,0 +1,124 @@
+/**
+ * What a layer's directories tell the merge beyond their entries (src/union): each name that stands for something else than it
+ * once did, or for one of several, has a place of its own in the archive. Collected while the tree grows, and put into
+ * attributes of the directories when it is finished.
+ */
+import { LaminaError } from '../errors.js';
+import { XATTR_VALUE_MAX } from '../erofs/layout.js';
+import { isDirectory } from '../erofs/paths.js';
+import { MARKED, marker, type Inode } from '../erofs/tree.js';
+
+export interface Link {
+  readonly order: number;
+  /** Where it names something of this layer: that as a path, by which the merge may find something else. */
+  readonly target: string | undefined;
+}
+
+export class DirectoryMarks {
+  /** By directory: names that were something else before. */
+  readonly #replaced = new NameSets();
+  /** Directories with several entries: the place of the last. */
+  readonly #again = new Map<Inode, number>();
+  /** By directory: names, other than of directories, that the layer also whites out. */
+  readonly #whitedOut = new NameSets();
+  /** By directory and name. */
+  readonly #links = new Map<Inode, Map<string, Link>>();
+
+  /** A directory has a further entry, which stands at `order`. */
+  again(directory: Inode, order: number): void {
+    this.#again.set(directory, order);
+  }
+
+  /** A name is a hard link's. */
+  link(directory: Inode, name: string, link: Link): void {
+    const links = this.#links.get(directory);
+    if (links === undefined) this.#links.set(directory, new Map([[name, link]]));
+    else links.set(name, link);
+  }
+
+  /** What a name of `directory` was is kept under the same name of `kept`: with what was known of it. */
+  supersede(directory: Inode, kept: Inode, name: string): void {
+    const link = this.#links.get(directory)?.get(name);
+    if (link !== undefined) this.link(kept, name, link);
+    this.#replaced.add(kept, name);
+    this.#replaced.add(directory, name);
+    this.forget(directory, name);
+  }
+
+  /** A name is something else from now on. */
+  forget(directory: Inode, name: string): void {
+    this.#links.get(directory)?.delete(name);
+  }
+
+  /** A name that the layer has is whited out by it too. */
+  whitedOut(directory: Inode, name: string): void {
+    this.#whitedOut.add(directory, name);
+  }
+
+  /** Throws LIMIT_EXCEEDED. */
+  place(root: Inode): void {
+    const todo = [root];
+    for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
+      if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, MARKED);
+      const again = this.#again.get(inode);
+      if (again !== undefined) (inode.xattrs ??= new Map()).set(marker.again, Buffer.from(String(again), 'latin1'));
+      for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
+      this.#markNames(inode);
+    }
+    for (const [directory, names] of this.#whitedOut.entries()) setList(directory, marker.whiteouts, [...names]);
+  }
+
+  /**
+   * An inode has one order, but each of its names has a place of its own in the archive. Where there is not room for all
+   * of a directory, there must be for those that replace or are replaced: else the wrong one might come last.
+   */
+  #markNames(directory: Inode): void {
+    const links = this.#links.get(directory);
+    const marks: string[] = [];
+    const more: string[] = [];
+    const targets: string[] = [];
+    for (const [name, child] of directory.children ?? []) {
+      if (isDirectory(child) || child.xattrs?.has(marker.linked) !== true) continue;
+      const link = links?.get(name);
+      (this.#replaced.has(directory, name) ? marks : more).push(`${link?.order ?? child.order}/${name}`);
+      if (link?.target !== undefined) targets.push(`${name}${link.target}`);
+    }
+    const bytes = marks.reduce((n, mark) => n + mark.length + 1, -1);
+    if (bytes > XATTR_VALUE_MAX) throw tooOften(bytes);
+    setList(directory, marker.names, [...marks, ...more]);
+    setList(directory, marker.targets, targets);
+  }
+}
+
+/** Names by directory. */
+export class NameSets {
+  readonly #names = new Map<Inode, Set<string>>();
+
+  add(directory: Inode, name: string): void {
+    const known = this.#names.get(directory);
+    if (known === undefined) this.#names.set(directory, new Set([name]));
+    else known.add(name);
+  }
+
+  has(directory: Inode, name: string): boolean {
+    return this.#names.get(directory)?.has(name) === true;
+  }
+
+  entries(): IterableIterator<[Inode, ReadonlySet<string>]> {
+    return this.#names.entries();
+  }
+}
+
+/** As many of `items` as there is room for. */
+function setList(inode: Inode, name: string, items: readonly string[]): void {
+  let bytes = -1;
+  const tooMany = items.findIndex((item) => (bytes += item.length + 1) > XATTR_VALUE_MAX);
+  const kept = tooMany === -1 ? items : items.slice(0, tooMany);
+  if (kept.length > 0) (inode.xattrs ??= new Map()).set(name, Buffer.from(kept.join('\0'), 'latin1'));
+}
+
+function tooOften(bytes: number): LaminaError {
+  return new LaminaError('LIMIT_EXCEEDED', 'The layer replaces too many hard links of one directory', {
+    details: { bytes },
+  });
+}
