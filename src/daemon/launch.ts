@@ -15,7 +15,8 @@ export interface DaemonPlace {
   readonly store: string;
 }
 
-const START_MS = 20_000;
+/** On a slow machine a server that cannot start takes ten seconds until its supervisor has given it up. */
+const START_MS = 30_000;
 const POLL_MS = 20;
 /** A log that has grown beyond this is put aside, as RUN/log.old, when a daemon starts. */
 const LOG_MAX = 8 * 1024 * 1024;
@@ -40,11 +41,21 @@ export async function ensureDaemon({ run: path, store }: DaemonPlace): Promise<D
   // Another client may have started one at the same time: ours ends then, and that one answers.
   supervisor.once('exit', (code, signal) => (ended = `it ended with ${signal ?? `code ${code}`}`));
   for (const deadline = Date.now() + START_MS; Date.now() < deadline; await delay(POLL_MS)) {
-    const client = await DaemonClient.connect(run.path);
+    const client = await connectIfAnswering(run.path);
     if (client !== undefined) return client;
     if (ended !== undefined) throw failure(run, log.size, ended);
   }
   throw failure(run, log.size, `it did not answer within ${START_MS / 1000} s`);
+}
+
+/** One that does not answer yet may do so later, or end and have said why. */
+async function connectIfAnswering(path: string): Promise<DaemonClient | undefined> {
+  try {
+    return await DaemonClient.connect(path);
+  } catch (e) {
+    if (e instanceof LaminaError && e.code === 'DAEMON_UNREACHABLE') return undefined;
+    throw e;
+  }
 }
 
 function openLog(run: RunDir): { fd: number; size: number } {
