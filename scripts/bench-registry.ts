@@ -1,6 +1,7 @@
 /**
  * `npm run bench:registry`: how soon a container runs whose image is in a registry, and what is fetched until then; beside
- * pulling the image whole, and beside stargz-snapshotter where it is installed (Debian: stargz-snapshotter). The registry is
+ * pulling the image whole, and beside stargz-snapshotter where containerd-stargz-grpc and
+ * ctr-remote are (Debian has only the latter). The registry is
  * Debian's docker-registry on this machine. Every measurement begins with nothing of the image in the store, a daemon that
  * has mounted another image, and dropped caches. Needs root, /dev/fuse and scripts/install-peers.
  *
@@ -14,16 +15,16 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, writeFi
 import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { cliPath } from '../test/support/cli.js';
 import { commandExists } from '../test/support/commands.js';
 import { spawnDaemon } from '../test/support/daemon.js';
 import { projectRoot } from '../test/support/project.js';
+import { spawnRegistry, type RunningRegistry } from '../test/support/registry.js';
 import { makeDemoImage } from './demo-image.js';
 import { removeTree, temporaryPrefix } from './leftovers.js';
-import { READ_ALL, dropCaches, median, run, timed } from './measure.js';
+import { READ_ALL, checkCanMount, dropCaches, median, run, runBench, runsOf, timed } from './measure.js';
 import { startSlowLink, type SlowLink } from './slow-link.js';
 
 interface Options {
@@ -67,45 +68,30 @@ const COPY = ['copy', '-q'];
 const CHUNKED = ['--dest-compress-format', 'zstd:chunked', '--dest-compress'];
 const LINK = { bytesPerSecond: 100e6 / 8, roundTripMs: 20 };
 
+/** The registry, and what it has sent, by its access log in Apache's combined format. */
 class Registry {
-  readonly host: string;
-  readonly #child: ChildProcess;
-  readonly #seen = { bytes: 0, requests: 0 };
+  readonly #running: RunningRegistry;
+  readonly #seen: { bytes: number; requests: number };
 
-  private constructor(child: ChildProcess, host: string) {
-    this.#child = child;
-    this.host = host;
-    if (child.stdout === null) return;
-    // The access log, in Apache's combined format.
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      const [, bytes] = /" 20[06] (\d+) "/.exec(line) ?? [];
-      if (bytes === undefined) return;
-      this.#seen.bytes += Number(bytes);
-      this.#seen.requests++;
-    });
+  private constructor(running: RunningRegistry, seen: { bytes: number; requests: number }) {
+    this.#running = running;
+    this.#seen = seen;
   }
 
   static async start(directory: string): Promise<Registry> {
+    const seen = { bytes: 0, requests: 0 };
     mkdirSync(directory);
-    const config = {
-      version: 0.1,
-      log: { level: 'info' },
-      storage: { filesystem: { rootdirectory: join(directory, 'data') } },
-      http: { addr: '127.0.0.1:0' },
-    };
-    writeFileSync(join(directory, 'config.yml'), JSON.stringify(config));
-    const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' },
+    const running = await spawnRegistry(directory, {}, (line) => {
+      const [, bytes] = /" 20[06] (\d+) "/.exec(line) ?? [];
+      if (bytes === undefined) return;
+      seen.bytes += Number(bytes);
+      seen.requests++;
     });
-    const host = await new Promise<string>((resolve, reject) => {
-      createInterface({ input: child.stderr }).on('line', (line) => {
-        const [, address] = /listening on (127\.0\.0\.1:\d+)/.exec(line) ?? [];
-        if (address !== undefined) resolve(address);
-      });
-      child.once('error', reject).once('close', () => reject(new Error('docker-registry ended')));
-    });
-    return new Registry(child, host);
+    return new Registry(running, seen);
+  }
+
+  get host(): string {
+    return this.#running.host;
   }
 
   /** Since the last call. */
@@ -116,8 +102,8 @@ class Registry {
     return { bytes, requests };
   }
 
-  async stop(): Promise<void> {
-    await ended(this.#child, 'SIGKILL');
+  stop(): Promise<void> {
+    return this.#running.stop();
   }
 }
 
@@ -372,18 +358,10 @@ function parseOptions(): Options {
       json: { type: 'boolean', default: false },
     },
   });
-  const runs = Number(values.runs);
-  if (!Number.isInteger(runs) || runs < 1) throw new Error('--runs takes a number from 1 on');
   const estargz = values.estargz === undefined ? undefined : resolve(values.estargz);
-  return { ...values, image: resolve(values.image), estargz, runs };
+  return { ...values, image: resolve(values.image), estargz, runs: runsOf(values.runs) };
 }
 
-if (process.geteuid?.() !== 0 || !existsSync('/dev/fuse')) throw new Error('bench needs root and /dev/fuse');
+checkCanMount();
 const options = parseOptions();
-const bench = new Bench(options);
-try {
-  const rows = await bench.run();
-  if (options.json) console.log(JSON.stringify(rows, null, 2));
-} finally {
-  await bench.close();
-}
+await runBench(new Bench(options), options.json);

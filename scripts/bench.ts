@@ -29,7 +29,7 @@ import { blobPath } from '../test/support/images.js';
 import { projectRoot } from '../test/support/project.js';
 import { makeDemoImage } from './demo-image.js';
 import { removeTree, temporaryPrefix } from './leftovers.js';
-import { READ_ALL, dropCaches, median, quote, run, timed } from './measure.js';
+import { READ_ALL, checkCanMount, dropCaches, median, quote, run, runBench, runsOf, timed } from './measure.js';
 
 type Engine = 'kernel' | 'fuse';
 
@@ -331,17 +331,9 @@ function parseOptions(): Options {
     if (engine === 'kernel' || engine === 'fuse') return engine;
     throw new Error('--engine is kernel or fuse');
   });
-  const runs = Number(values.runs);
-  if (!Number.isInteger(runs) || runs < 1) throw new Error('--runs takes a number from 1 on');
-  return { image: values.image, runs, engines, json: values.json };
+  return { image: values.image, runs: runsOf(values.runs), engines, json: values.json };
 }
 
-if (process.geteuid?.() !== 0 || !existsSync('/dev/fuse')) throw new Error('bench needs root and /dev/fuse');
+checkCanMount();
 const options = parseOptions();
-const bench = new Bench(options);
-try {
-  const rows = await bench.run();
-  if (options.json) console.log(JSON.stringify(rows, null, 2));
-} finally {
-  await bench.close();
-}
+await runBench(new Bench(options), options.json);

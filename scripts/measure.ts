@@ -1,5 +1,5 @@
 /** What the benches share: commands, times, and how they are shown. */
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { runCommand, type CliResult } from '../test/support/cli.js';
 
 const TIMEOUT_MS = 900_000;
@@ -44,3 +44,28 @@ export function quote(path: string): string {
 }
 
 export const READ_ALL = 'find . -xdev -type f -print0 | xargs -0 cat >/dev/null';
+
+/** Of `--runs`. */
+export function runsOf(text: string): number {
+  const runs = Number(text);
+  if (!Number.isInteger(runs) || runs < 1) throw new Error('--runs takes a number from 1 on');
+  return runs;
+}
+
+/** Throws where nothing can be mounted. */
+export function checkCanMount(): void {
+  if (process.geteuid?.() !== 0 || !existsSync('/dev/fuse')) throw new Error('bench needs root and /dev/fuse');
+}
+
+/** Runs a bench, prints its rows as JSON where that is asked for, and takes away what it has made. */
+export async function runBench(
+  bench: { run(): Promise<readonly unknown[]>; close(): Promise<void> },
+  json: boolean,
+): Promise<void> {
+  try {
+    const rows = await bench.run();
+    if (json) console.log(JSON.stringify(rows, null, 2));
+  } finally {
+    await bench.close();
+  }
+}

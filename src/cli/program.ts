@@ -6,44 +6,46 @@ import { Command } from 'commander';
 import type { Cli } from './cli.js';
 import { addGlobalOptions } from './context.js';
 
-type Register = (program: Command, cli: Cli) => void;
+interface CommandModule {
+  readonly register: (program: Command, cli: Cli) => void;
+}
 
 /** By heading and name; what each imports is loaded when it is called. */
-const groups: Readonly<Record<string, Readonly<Record<string, () => Promise<Register>>>>> = {
+const groups: Readonly<Record<string, Readonly<Record<string, () => Promise<CommandModule>>>>> = {
   'Mounting:': {
-    mount: async () => (await import('./commands/mount.js')).registerMount,
-    umount: async () => (await import('./commands/umount.js')).registerUmount,
-    mounts: async () => (await import('./commands/mounts.js')).registerMounts,
-    status: async () => (await import('./commands/status.js')).registerStatus,
+    mount: () => import('./commands/mount.js'),
+    umount: () => import('./commands/umount.js'),
+    mounts: () => import('./commands/mounts.js'),
+    status: () => import('./commands/status.js'),
   },
   'Looking into images:': {
-    ls: async () => (await import('./commands/ls.js')).registerLs,
-    cat: async () => (await import('./commands/cat.js')).registerCat,
-    stat: async () => (await import('./commands/stat.js')).registerStat,
-    tree: async () => (await import('./commands/tree.js')).registerTree,
-    find: async () => (await import('./commands/find.js')).registerFind,
-    diff: async () => (await import('./commands/diff.js')).registerDiff,
-    inspect: async () => (await import('./commands/inspect.js')).registerInspect,
-    verify: async () => (await import('./commands/verify.js')).registerVerify,
-    index: async () => (await import('./commands/index.js')).registerIndex,
+    ls: () => import('./commands/ls.js'),
+    cat: () => import('./commands/cat.js'),
+    stat: () => import('./commands/stat.js'),
+    tree: () => import('./commands/tree.js'),
+    find: () => import('./commands/find.js'),
+    diff: () => import('./commands/diff.js'),
+    inspect: () => import('./commands/inspect.js'),
+    verify: () => import('./commands/verify.js'),
+    index: () => import('./commands/index.js'),
   },
   'Writing images out:': {
-    export: async () => (await import('./commands/export.js')).registerExport,
-    extract: async () => (await import('./commands/extract.js')).registerExtract,
+    export: () => import('./commands/export.js'),
+    extract: () => import('./commands/extract.js'),
   },
   'Containers:': {
-    bundle: async () => (await import('./commands/bundle.js')).registerBundle,
-    run: async () => (await import('./commands/run.js')).registerRun,
+    bundle: () => import('./commands/bundle.js'),
+    run: () => import('./commands/run.js'),
   },
   'Registries:': {
-    login: async () => (await import('./commands/login.js')).registerLogin,
-    logout: async () => (await import('./commands/logout.js')).registerLogout,
+    login: () => import('./commands/login.js'),
+    logout: () => import('./commands/logout.js'),
   },
   'This machine:': {
-    daemon: async () => (await import('./commands/daemon.js')).registerDaemon,
-    doctor: async () => (await import('./commands/doctor.js')).registerDoctor,
-    completion: async () => (await import('./commands/completion.js')).registerCompletion,
-    version: async () => (await import('./commands/version.js')).registerVersion,
+    daemon: () => import('./commands/daemon.js'),
+    doctor: () => import('./commands/doctor.js'),
+    completion: () => import('./commands/completion.js'),
+    version: () => import('./commands/version.js'),
   },
 };
 
@@ -71,7 +73,7 @@ export async function createProgram(cli: Cli, only?: string): Promise<Command> {
   for (const [heading, commands] of Object.entries(groups)) {
     program.commandsGroup(heading);
     for (const [name, load] of Object.entries(commands)) {
-      if (only === undefined || only === name) (await load())(program, cli);
+      if (only === undefined || only === name) (await load()).register(program, cli);
     }
   }
   for (const [alias, name] of Object.entries(aliases)) program.commands.find((c) => c.name() === name)?.alias(alias);

@@ -30,6 +30,7 @@ export class Background {
 
   /** Throws IO, DISK_FULL. */
   pause(paused: boolean): void {
+    this.#log.info({ paused }, 'completing layers in the background');
     try {
       if (paused) writeFileSync(this.#run.paused, '', { mode: 0o600 });
       else rmSync(this.#run.paused, { force: true });

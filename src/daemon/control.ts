@@ -130,14 +130,14 @@ export class Control {
     response.once('close', () => {
       if (made !== undefined && !response.writableFinished) this.#undo(made);
     });
-    return this.#stream(request.reference, response, async (onEvent, signal) => {
+    return this.#stream('mount', request.reference, response, async (onEvent, signal) => {
       made = await this.#handlers.mount(request, onEvent, signal);
       return { type: 'mounted', mount: made };
     });
   }
 
   #configure(request: ConfigRequest, response: ServerResponse): Promise<void> {
-    return this.#stream(request.reference, response, async (onEvent, signal) => ({
+    return this.#stream('configure', request.reference, response, async (onEvent, signal) => ({
       type: 'configured',
       ...(await this.#handlers.configure(request, onEvent, signal)),
     }));
@@ -145,6 +145,7 @@ export class Control {
 
   /** Sends what `act` says meanwhile, and last what it returns, or what it fails with. */
   async #stream(
+    what: 'mount' | 'configure',
     reference: string,
     response: ServerResponse,
     act: (onEvent: OnEvent, signal: AbortSignal) => Promise<MountEvent | ConfigEvent>,
@@ -164,7 +165,7 @@ export class Control {
         return;
       }
       const error = toLaminaError(e);
-      this.#log.warn({ reference, code: error.code, error: error.message }, 'cannot mount');
+      this.#log.warn({ reference, code: error.code, error: error.message }, `cannot ${what}`);
       if (error.code === 'INTERNAL') this.#log.error({ err: e }, 'internal error');
       send({ type: 'error', error: error.toJSON() });
     }

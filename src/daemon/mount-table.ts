@@ -12,7 +12,7 @@ import { readMountInfo } from '../mount/mountinfo.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import type { Store } from '../store/store.js';
 import { Attacher, isVisible } from './attach.js';
-import { Background } from './background.js';
+import type { Background } from './background.js';
 import type { BlobMount } from './blob-mount.js';
 import type { Broker } from './broker.js';
 import type { Connections } from './connections.js';
@@ -42,6 +42,7 @@ export interface MountTableOptions {
   readonly connections: Connections;
   readonly natives: NativeServers;
   readonly fetcher: Fetcher;
+  readonly background: Background;
   readonly addLayer: (source: MountRecord['layers'][number]) => void;
   readonly restLayers: (slots: readonly number[]) => void;
   readonly bytes: (slot: number) => ByteCounts;
@@ -63,12 +64,10 @@ export class MountTable {
   /** By id: recorded and known to the kernel, perhaps, but not yet to be seen. */
   readonly #making = new Map<string, MountRecord>();
   readonly #pending = new Map<Promise<unknown>, AbortController>();
-  readonly #background: Background;
   #stopping = false;
 
   constructor(options: MountTableOptions) {
     this.#options = options;
-    this.#background = new Background(options);
     this.#attacher = new Attacher(options);
     const { store, fetcher } = options;
     this.#images = new Images({
@@ -97,16 +96,6 @@ export class MountTable {
   async list(): Promise<MountStatus[]> {
     await this.tidy();
     return this.#visible().map((record) => this.#status(record));
-  }
-
-  /** Whether layers are completed that nobody reads. */
-  get background(): 'on' | 'paused' {
-    return this.#background.paused ? 'paused' : 'on';
-  }
-
-  pauseBackground(paused: boolean): void {
-    this.#options.log.info({ paused }, 'completing layers in the background');
-    this.#background.pause(paused);
   }
 
   async contents(): Promise<MountContent[]> {
@@ -365,7 +354,7 @@ export class MountTable {
   }
 
   #changed(): void {
-    this.#background.update([...this.#mounts.values()].flatMap(({ layers }) => layers));
+    this.#options.background.update([...this.#mounts.values()].flatMap(({ layers }) => layers));
   }
 
   #status(record: MountRecord): MountStatus {

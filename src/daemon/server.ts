@@ -5,6 +5,7 @@
 import { LaminaError } from '../errors.js';
 import { Fetcher } from '../source/fetch/fetcher.js';
 import { Store } from '../store/store.js';
+import { Background } from './background.js';
 import { BlobMount } from './blob-mount.js';
 import { Broker } from './broker.js';
 import { Connections } from './connections.js';
@@ -112,8 +113,10 @@ async function main(): Promise<void> {
     slotsInUse: () => table.slotsInUse(),
   });
   const shared = { run, store, records, slots, blobs, connections, natives, broker, pool, fetcher, log };
+  const background = new Background({ fetcher, log, run });
   const table: MountTable = new MountTable({
     ...shared,
+    background,
     addLayer: (source) => pool.addLayer(source),
     restLayers: (unused) => pool.restLayers(unused),
     bytes: (slot) => pool.bytes(slot),
@@ -144,7 +147,7 @@ async function main(): Promise<void> {
     supervised: broker.supervised,
     store: store.path,
     run: run.path,
-    background: table.background,
+    background: background.paused ? 'paused' : 'on',
     mounts: await table.list(),
   });
   const control = new Control(
@@ -155,7 +158,7 @@ async function main(): Promise<void> {
       mount: (request, onEvent, signal) => table.mount(request, onEvent, signal),
       configure: (request, onEvent, signal) => table.configure(request, onEvent, signal),
       unmount: (target, lazy) => table.unmount(target, lazy),
-      background: (paused) => table.pauseBackground(paused),
+      background: (paused) => background.pause(paused),
       stop,
       stopped: () => void end(),
     },

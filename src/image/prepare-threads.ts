@@ -3,6 +3,7 @@ import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Worker, type MessagePort } from 'node:worker_threads';
 import { LaminaError } from '../errors.js';
+import { Lane } from '../source/fetch/lanes.js';
 import type { IndexJob, IndexedLayer } from '../layer/index-pass.js';
 import type { IndexedToc, SociJob, TocJob } from '../layer/toc-pass.js';
 import type { RuntimeConfig } from '../bundle/runtime-config.js';
@@ -19,22 +20,24 @@ export interface IndexCallbacks {
 /** An indexing pass keeps about one and a half cores busy. */
 const THREADS_MAX = Math.max(1, availableParallelism());
 
-/** Of indexing, over all images that are prepared at once. */
-const waiting: (() => void)[] = [];
-let running = 0;
+/** Configs wait for bytes of a registry, perhaps, and for nothing else. */
+const CONFIGS_MAX = 8;
 
-async function takeSlot(): Promise<void> {
-  if (running < THREADS_MAX) running++;
-  else await new Promise<void>((resolve) => waiting.push(resolve));
-}
+/**
+ * Over all images that are prepared at once. Indexing may take minutes: who needs only a merge or a config does not wait
+ * behind it.
+ */
+const indexing = new Lane(THREADS_MAX);
+const lanes: Readonly<Record<PrepareJob['op'], Lane>> = {
+  index: indexing,
+  toc: indexing,
+  soci: indexing,
+  merge: new Lane(THREADS_MAX),
+  configure: new Lane(CONFIGS_MAX),
+};
 
-/** The slot goes to who has waited longest, and is counted on. */
-function releaseSlot(): void {
-  const next = waiting.shift();
-  if (next === undefined) running--;
-  else next();
-}
-
+/** Bytes: a thread whose heap has grown beyond this is not kept. */
+const HEAP_MAX = 128 * 1024 * 1024;
 /**
  * Milliseconds that a thread with nothing to do is kept for the next job: to start one takes longer than many jobs, and
  * what has run before runs three times as fast.
@@ -59,8 +62,7 @@ export class PrepareThreads {
 
   /** Starts threads for what is about to come, where none wait already. */
   warm(): void {
-    const rested = idle.get(this.#ports)?.size ?? 0;
-    for (let n = running + rested; n < THREADS_MAX; n++) this.#rest(this.#newWorker());
+    for (let n = idle.get(this.#ports)?.size ?? 0; n < THREADS_MAX; n++) this.#rest(this.#newWorker());
   }
 
   /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
@@ -89,29 +91,24 @@ export class PrepareThreads {
     return this.#run({ op: 'configure', job }, { signal }) as Promise<RuntimeConfig>;
   }
 
-  /** Indexing, which may take minutes, waits for its turn; who needs only a merge or a config does not wait behind it. */
-  async #run(job: PrepareJob, callbacks: IndexCallbacks): Promise<unknown> {
-    if (job.op === 'merge' || job.op === 'configure') return this.#inThread(job, callbacks);
-    await takeSlot();
-    try {
+  #run(job: PrepareJob, callbacks: IndexCallbacks): Promise<unknown> {
+    return lanes[job.op].run(() => {
       callbacks.signal?.throwIfAborted();
-      return await this.#inThread(job, callbacks);
-    } finally {
-      releaseSlot();
-    }
+      return this.#inThread(job, callbacks);
+    });
   }
 
   async #inThread(job: PrepareJob, { onProgress, signal }: IndexCallbacks): Promise<unknown> {
     const worker = this.#takeIdle() ?? this.#newWorker();
-    let answered = false;
+    let fit = false;
     try {
       const answer = await runJob(worker, job, onProgress, signal);
-      answered = true;
+      fit = answer.heap < HEAP_MAX;
       if (answer.op === 'failed') throw LaminaError.fromJSON(answer.error);
       return answer.result;
     } finally {
       // One that has not answered is at work, or dead.
-      if (answered) this.#rest(worker);
+      if (fit) this.#rest(worker);
       else await worker.terminate();
       if (job.op !== 'configure') removeTemporary(job.job.temporary);
     }

@@ -1,4 +1,5 @@
 /** A thread that indexes layers, merges trees and reads what a config needs of them, one after the other. Large blobs get a second thread that hashes. */
+import { getHeapStatistics } from 'node:v8';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { toLaminaError, type SerializedError } from '../errors.js';
 import { HashThread } from '../layer/hash-thread.js';
@@ -21,9 +22,10 @@ export type PrepareJob =
   | { readonly op: 'merge'; readonly job: MergeJob }
   | { readonly op: 'configure'; readonly job: ConfigJob };
 
-/** `result` is what the job's function returns. */
-export type Answer =
-  { readonly op: 'done'; readonly result: unknown } | { readonly op: 'failed'; readonly error: SerializedError };
+/** `result` is what the job's function returns; `heap` the bytes that the thread has in use for its objects. */
+export type Answer = { readonly heap: number } & (
+  { readonly op: 'done'; readonly result: unknown } | { readonly op: 'failed'; readonly error: SerializedError }
+);
 
 export type FromPrepareWorker = Answer | { readonly op: 'progress'; readonly done: number };
 
@@ -61,6 +63,11 @@ function what({ op, job }: PrepareJob): string {
   return `Indexing ${op === 'soci' ? job.ztoc.path : job.blob.path}`;
 }
 
+function heapSize(): number {
+  const { total_heap_size: objects, external_memory: external } = getHeapStatistics();
+  return objects + external;
+}
+
 function run(job: PrepareJob, send: (message: FromPrepareWorker) => void): void {
   let next = 0;
   const onProgress = (done: number): void => {
@@ -70,12 +77,13 @@ function run(job: PrepareJob, send: (message: FromPrepareWorker) => void): void 
     send({ op: 'progress', done });
   };
   try {
-    send({ op: 'done', result: doJob(job, onProgress) });
+    const result = doJob(job, onProgress);
+    send({ op: 'done', result, heap: heapSize() });
   } catch (e) {
     // The other thread may be in the middle of the pass that failed.
     hashThread?.close();
     hashThread = undefined;
-    send({ op: 'failed', error: toLaminaError(e, what(job)).toJSON() });
+    send({ op: 'failed', error: toLaminaError(e, what(job)).toJSON(), heap: heapSize() });
   }
 }
 

@@ -62,8 +62,8 @@ t.test('Slots gives a layer one number and a number to one layer', async (t) => 
 });
 
 t.test('a process that has ended is none, though nobody has asked for it', async (t) => {
-  // What sleep has inherited it never waits for.
-  const parent = spawn('sh', ['-c', 'true & echo $!; exec sleep 30'], { stdio: ['ignore', 'pipe', 'ignore'] });
+  // The second sleep takes the shell's place before the first has ended, and never waits for it.
+  const parent = spawn('sh', ['-c', 'sleep 0.3 & echo $!; exec sleep 30'], { stdio: ['ignore', 'pipe', 'ignore'] });
   t.teardown(() => parent.kill('SIGKILL'));
   const [line] = (await once(parent.stdout, 'data')) as [Buffer];
   const pid = Number(line.toString());

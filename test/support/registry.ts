@@ -38,15 +38,22 @@ export const password = 'wonderland';
 const HTPASSWD = `${user}:$2b$05$abcdefghijklmnopqrstuuA0vov2GDneHB3.8.cv9UF9g.RdvScIW`;
 
 /** On a free port of 127.0.0.1, until the test ends. */
-export async function startRegistry(
-  t: Test,
+export async function startRegistry(t: Test, options: RegistryOptions = {}): Promise<RunningRegistry> {
+  const registry = await spawnRegistry(tempDir(t), options);
+  t.teardown(() => registry.stop());
+  return registry;
+}
+
+/** Outside a test: the caller has to see to it that it is stopped. `onAccess` gets the lines of its access log. */
+export async function spawnRegistry(
+  directory: string,
   { auth = false, tls, schema1 = false }: RegistryOptions = {},
+  onAccess?: (line: string) => void,
 ): Promise<RunningRegistry> {
-  const directory = tempDir(t);
   writeFileSync(join(directory, 'htpasswd'), `${HTPASSWD}\n`);
   const config = {
     version: 0.1,
-    log: { level: 'info', accesslog: { disabled: true } },
+    log: { level: 'info', accesslog: { disabled: onAccess === undefined } },
     storage: { filesystem: { rootdirectory: join(directory, 'data') }, delete: { enabled: true } },
     http: { addr: '127.0.0.1:0', ...(tls === undefined ? {} : { tls: { certificate: tls.cert, key: tls.key } }) },
     compatibility: { schema1: { enabled: schema1 } },
@@ -55,15 +62,11 @@ export async function startRegistry(
   // JSON is YAML.
   writeFileSync(join(directory, 'config.yml'), JSON.stringify(config));
   const child = spawn('docker-registry', ['serve', join(directory, 'config.yml')], {
-    stdio: ['ignore', 'ignore', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' },
   });
   const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  const stop = async (): Promise<void> => {
-    child.kill('SIGKILL');
-    await ended;
-  };
-  t.teardown(stop);
+  createInterface({ input: child.stdout }).on('line', (line) => onAccess?.(line));
   const said: string[] = [];
   const host = await new Promise<string>((resolve, reject) => {
     createInterface({ input: child.stderr }).on('line', (line) => {
@@ -74,6 +77,10 @@ export async function startRegistry(
     child.once('error', reject);
     child.once('close', () => reject(new Error(`docker-registry ended: ${said.join('\n')}`)));
   });
+  const stop = async (): Promise<void> => {
+    child.kill('SIGKILL');
+    await ended;
+  };
   return { host, directory, stop };
 }
 

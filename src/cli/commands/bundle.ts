@@ -17,7 +17,7 @@ export interface BundleOptions extends ServedTreeOptions {
   readonly remove?: boolean;
 }
 
-export function registerBundle(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('bundle')
     .usage('[options] <image> <dir>\n       lamina bundle --remove <dir>')

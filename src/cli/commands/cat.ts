@@ -11,7 +11,7 @@ import { addTreeOptions, type TreeOptions } from '../options.js';
 import { breathe } from '../signals.js';
 import { toText } from '../text.js';
 
-export function registerCat(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('cat')
     .description('Write files of an image to stdout. Every byte is verified before it is written.')

@@ -4,7 +4,7 @@ import { completionScript, shells, type Shell } from '../completion.js';
 import { examples } from '../help.js';
 import { toBytes } from '../text.js';
 
-export function registerCompletion(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('completion')
     .description('Print a script that completes commands and options in a shell.')

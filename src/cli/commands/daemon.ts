@@ -15,7 +15,7 @@ export interface StopOptions {
   readonly force?: boolean;
 }
 
-export function registerDaemon(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('daemon')
     .description('The daemon that serves the mounts. It starts by itself with the first of them.')

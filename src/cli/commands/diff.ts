@@ -25,7 +25,7 @@ export interface DiffOptions extends TreeOptions {
 
 const LETTERS = { added: 'A', changed: 'C', deleted: 'D' } as const;
 
-export function registerDiff(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('diff')
     .description('Show what each layer of an image adds (A), changes (C) and deletes (D), or how two images differ.')

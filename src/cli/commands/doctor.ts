@@ -5,7 +5,7 @@ import { checkMachine, type CheckState } from '../doctor-checks.js';
 import { examples } from '../help.js';
 import { table, type Color } from '../output.js';
 
-export function registerDoctor(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('doctor')
     .description('Say what works on this machine, what does not, and why.')

@@ -17,7 +17,7 @@ export interface ExportOptions extends TreeOptions {
   readonly sparse: boolean;
 }
 
-export function registerExport(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('export')
     .description('Write the tree of an image, its layers flattened, as one tar archive.')

@@ -14,7 +14,7 @@ export interface ExtractOptions extends TreeOptions {
   readonly rootless?: boolean;
 }
 
-export function registerExtract(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('extract')
     .description('Write the tree of an image as files, its layers flattened. Every byte is verified.')

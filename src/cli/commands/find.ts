@@ -30,7 +30,7 @@ export interface SizeTest {
   readonly bytes: number;
 }
 
-export function registerFind(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('find')
     .description('Find files of an image by name, type, size or layer. All conditions must hold.')

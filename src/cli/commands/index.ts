@@ -13,7 +13,7 @@ import { interruptible } from '../signals.js';
 import { pushIndex, writeIndex } from '../soci-index.js';
 import { formatBytes, formatDuration, formatRate, shortDigest } from '../text.js';
 
-export function registerIndex(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('index')
     .description('Build what a mount needs, without mounting: one pass over every layer, once.')

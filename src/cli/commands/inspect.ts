@@ -13,7 +13,7 @@ import { addImageOptions, type ImageOptions } from '../options.js';
 import { keyValues, table, type Output } from '../output.js';
 import { formatBytes, plural, shortDigest } from '../text.js';
 
-export function registerInspect(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('inspect')
     .description('Show what an image is: digests, platform, config, layers, and what is indexed.')

@@ -21,7 +21,7 @@ export interface LoginOptions extends RegistryOptions {
   readonly passwordStdin?: boolean;
 }
 
-export function registerLogin(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('login')
     .description('Keep the user name and password for a registry, where podman and skopeo have them too.')

@@ -12,7 +12,7 @@ export interface LogoutOptions {
   readonly authfile?: string;
 }
 
-export function registerLogout(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('logout')
     .description('Forget the user name and password for a registry.')

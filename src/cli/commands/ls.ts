@@ -17,7 +17,7 @@ export interface LsOptions extends TreeOptions {
   readonly recursive?: boolean;
 }
 
-export function registerLs(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('ls')
     .description('List a directory of an image, without mounting it.')

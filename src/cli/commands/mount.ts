@@ -26,7 +26,7 @@ export interface MountOptions extends ServedTreeOptions {
   readonly flags?: readonly MountFlag[];
 }
 
-export function registerMount(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('mount')
     .description('Mount an image. Without a mountpoint: under RUN/mnt, and the path is printed.')

@@ -7,7 +7,7 @@ import { examples } from '../help.js';
 import { table, type Output } from '../output.js';
 import { formatBytes, shortDigest } from '../text.js';
 
-export function registerMounts(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('mounts')
     .description('List what is mounted.')

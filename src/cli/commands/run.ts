@@ -32,7 +32,7 @@ export interface RunOptions extends ServedTreeOptions {
 /** What docker and podman give when they, and not the container, have failed. */
 const OUR_FAILURE = 125;
 
-export function registerRun(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('run')
     .description('Run a container from an image, in the foreground. Nothing of it is left afterwards.')

@@ -22,7 +22,7 @@ export interface StatOptions extends TreeOptions {
   readonly dereference?: boolean;
 }
 
-export function registerStat(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('stat')
     .description('Show everything about one path of an image: attributes, the layer it comes from, and what it hides.')

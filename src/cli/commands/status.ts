@@ -9,7 +9,7 @@ import { examples } from '../help.js';
 import { table, type Output } from '../output.js';
 import { formatBytes, shortDigest } from '../text.js';
 
-export function registerStatus(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('status')
     .description('Say what of the mounted images is here, what has to be fetched, and what it is checked against.')

@@ -16,7 +16,7 @@ export interface ShowTreeOptions extends TreeOptions {
   readonly size?: boolean;
 }
 
-export function registerTree(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('tree')
     .description('Show a directory of an image and what is below it.')

@@ -18,7 +18,7 @@ export interface UmountOptions {
   readonly lazy?: boolean;
 }
 
-export function registerUmount(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('umount')
     .description('Unmount what lamina has mounted.')

@@ -10,7 +10,7 @@ import { interruptible } from '../signals.js';
 import { formatBytes, shortDigest } from '../text.js';
 import { verifyImage, type ImageVerdict, type LayerVerdict, type Verdict } from '../verify-image.js';
 
-export function registerVerify(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('verify')
     .description('Read every blob of an image and compare it with its digest, and its content with the diffID.')

@@ -3,7 +3,7 @@ import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
 import { packageVersion } from '../../daemon/version.js';
 
-export function registerVersion(program: Command, cli: Cli): void {
+export function register(program: Command, cli: Cli): void {
   const command = program
     .command('version')
     .description('Show the version.')

@@ -102,10 +102,16 @@ export class Download {
     if (this.#file.has(start, end)) return Promise.resolve();
     return new Promise((resolve, reject) => {
       this.#waiters.add({ start, end, resolve, reject });
-      const least = (this.#answerMs ?? 0) > FAR_MS ? Math.min(start + FAR_PART, this.#file.size) : end;
-      this.#cover(start, Math.max(end, least), this.#options.lanes.demand);
+      this.#cover(start, this.#reach(start, end), this.#options.lanes.demand);
       this.#lookAhead(start, end);
     });
+  }
+
+  /** Where to end a request for a part: of a registry that is far, what follows comes with it, up to what is there already. */
+  #reach(start: number, end: number): number {
+    if ((this.#answerMs ?? 0) <= FAR_MS) return end;
+    const more = this.#file.missing(end, start + FAR_PART);
+    return more !== undefined && more.start <= end ? more.end : end;
   }
 
   #lookAhead(start: number, end: number): void {

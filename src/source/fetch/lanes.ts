@@ -1,4 +1,4 @@
-/** How many transfers of a kind run at once; the others wait in their order. */
+/** How much work of a kind runs at once; the rest waits in its order. */
 export class Lane {
   #free: number;
   readonly #waiting: (() => void)[] = [];
