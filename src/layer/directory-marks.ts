@@ -55,6 +55,14 @@ export class DirectoryMarks {
     this.#whitedOut.add(directory, name);
   }
 
+  /** Takes over what is known of directories of which `copies` has copies. */
+  copy(of: DirectoryMarks, copies: ReadonlyMap<Inode, Inode>): void {
+    this.#replaced.copy(of.#replaced, copies);
+    this.#whitedOut.copy(of.#whitedOut, copies);
+    for (const [directory, order] of of.#again) this.#again.set(copies.get(directory) ?? directory, order);
+    for (const [directory, links] of of.#links) this.#links.set(copies.get(directory) ?? directory, new Map(links));
+  }
+
   /** Throws LIMIT_EXCEEDED. */
   place(root: Inode): void {
     const todo = [root];
@@ -102,6 +110,10 @@ export class NameSets {
 
   has(directory: Inode, name: string): boolean {
     return this.#names.get(directory)?.has(name) === true;
+  }
+
+  copy(of: NameSets, copies: ReadonlyMap<Inode, Inode>): void {
+    for (const [directory, names] of of.#names) this.#names.set(copies.get(directory) ?? directory, new Set(names));
   }
 
   entries(): IterableIterator<[Inode, ReadonlySet<string>]> {

@@ -4,11 +4,9 @@
  * the layer. Whiteouts say something about the layers below and never touch the layer's own entries, wherever in the
  * archive they stand (image-spec layer.md, "Whiteouts").
  *
- * A name has one inode in the tree, the last. What was there before is kept in further trees, below one name of the root:
- *
- *     /usr/lib/a              the layer's last word
- *     /.wh..lamina/0/usr/lib/a    what it replaced first there, at its path, with its own place in the archive
- *     /.wh..lamina/1/usr/lib/a    what it replaced next
+ * A name has one inode in the tree, the last. What was there before is kept in trees beside it (./side-trees). So is what
+ * goes through a symlink of the layer that a symlink below may lead elsewhere (`d/../a`): at its path as written. Engines on
+ * overlayfs never see what is below; for them a layer with such entries has a second tree.
  */
 import { LaminaError } from '../errors.js';
 import { NAME_MAX, XATTR_VALUE_MAX } from '../erofs/layout.js';
@@ -24,17 +22,16 @@ import {
 import { MARKED, S_IFCHR, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { LayerView } from '../source/image.js';
 import type { TarEntry } from '../tar/entry.js';
-import type { Notes } from '../tar/notes.js';
-import { printable } from '../tar/notes.js';
+import { Notes, printable } from '../tar/notes.js';
+import { copied } from './copied-tree.js';
 import { DirectoryMarks, NameSets } from './directory-marks.js';
 import { inodeOf, setAttributes } from './entry-inode.js';
 import { Appendix } from './extents.js';
+import { SideTrees, placeBeside } from './side-trees.js';
 import { viewed } from './view.js';
 
 /** What AUFS kept for itself; only {@link OPAQUE} of it has a meaning in images. */
 const META = '.wh..wh.';
-/** What the layer has replaced itself. The merge knows it by its marker: in an appc image a file may have the name. */
-const SUPERSEDED = '.wh..lamina';
 
 /** Inodes and whiteouts of one layer: some 400 bytes each while the tree is built. */
 const INODES_MAX = 8_000_000;
@@ -50,26 +47,49 @@ interface Whiteout {
 export class TreeBuilder {
   readonly #notes: Notes;
   readonly #view: LayerView | undefined;
-  readonly #root = impliedDirectory();
-  readonly #appendix = new Appendix();
+  readonly #root: Inode;
+  readonly #appendix: Appendix;
   readonly #whiteouts: Whiteout[] = [];
   /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
   readonly #hidden = new NameSets();
-  /** Trees of what this layer has replaced itself; only the last still grows. */
-  readonly #superseded: Inode[] = [];
+  /** What this layer has replaced itself. */
+  readonly #superseded = new SideTrees(() => this.#countInode());
+  /** What only the merge can follow. */
+  readonly #unresolved = new SideTrees(() => this.#countInode());
+  /** The layer as it is without any below, since the first entry for which that makes a difference. */
+  #alone: TreeBuilder | undefined;
+  /** This is such a tree. */
+  readonly #isAlone: boolean;
   readonly #marks = new DirectoryMarks();
   #inodes = 1;
   #text = 0;
 
-  constructor(notes: Notes, view?: LayerView) {
+  /** `original`: goes on from what that has so far, as if there were no layer below. */
+  constructor(notes: Notes, view?: LayerView, original?: TreeBuilder) {
     this.#notes = notes;
     this.#view = view;
+    this.#isAlone = original !== undefined;
+    const copies = new Map<Inode, Inode>();
+    this.#root = original === undefined ? impliedDirectory() : copied(original.#root, copies);
+    this.#appendix = original === undefined ? new Appendix() : original.#appendix;
+    if (original === undefined) return;
+    for (const whiteout of original.#whiteouts) this.#whiteouts.push(whiteout);
+    this.#superseded.copy(original.#superseded, copies);
+    this.#hidden.copy(original.#hidden, copies);
+    this.#marks.copy(original.#marks, copies);
+    this.#inodes = original.#inodes;
+    this.#text = original.#text;
   }
 
   /** Throws TAR_INVALID, WHITEOUT_INVALID, LINK_INVALID, METADATA_INVALID, PATH_LOOP, LIMIT_EXCEEDED. */
   add(found: TarEntry): void {
     const entry = this.#view === undefined ? found : viewed(found, this.#view);
     if (entry === undefined) return;
+    this.#add(entry);
+    if (this.#alone !== undefined) this.#alone.#add(entry);
+  }
+
+  #add(entry: TarEntry): void {
     this.#countText(entry);
     const { components, escapes } = cleanPath(entry.name);
     if (components.length > DEPTH_MAX) {
@@ -91,12 +111,19 @@ export class TreeBuilder {
 
   /** The appendix will begin at byte `appendixStart` of the address space. The builder must not be used again. */
   finish(appendixStart: number): { root: Inode; appendix: Appendix } {
+    const root = this.#finished();
+    this.#appendix.place(appendixStart);
+    return { root, appendix: this.#appendix };
+  }
+
+  #finished(): Inode {
     for (const [parent, names] of this.#hidden.entries()) for (const name of names) parent.children?.delete(name);
     this.#placeWhiteouts();
-    this.#placeSuperseded();
+    this.#superseded.place(this.#root, marker.superseded);
+    this.#unresolved.place(this.#root, marker.unresolved);
     this.#marks.place(this.#root);
-    this.#appendix.place(appendixStart);
-    return { root: this.#root, appendix: this.#appendix };
+    if (this.#alone !== undefined) placeBeside(this.#root, marker.alone, [this.#alone.#finished()]);
+    return this.#root;
   }
 
   #addRoot(entry: TarEntry): void {
@@ -130,6 +157,10 @@ export class TreeBuilder {
     this.#checkName(name, entry.name);
     const trail: string[] = [];
     const parent = this.#directory(parents, entry.name, trail);
+    if (parent === undefined) {
+      this.#addUnresolved(entry, parents, name);
+      return;
+    }
     const existing = parent.children?.get(name);
     if (this.#isAci) checkNew(existing, entry);
     else if (name.startsWith(META)) this.#hide(parent, name, entry.name);
@@ -150,6 +181,23 @@ export class TreeBuilder {
     this.#put(parent, name, inode);
   }
 
+  /** From here on the layers below make a difference. */
+  #divide(): void {
+    this.#alone ??= new TreeBuilder(new Notes(), this.#view, this);
+  }
+
+  #addUnresolved(entry: TarEntry, parents: readonly string[], name: string): void {
+    this.#divide();
+    if (!this.#isAci && [...parents, name].some((part) => part.startsWith(WHITEOUT))) {
+      this.#noteHidden(entry.name);
+      return;
+    }
+    const parent = this.#unresolved.room(parents, name);
+    const inode = entry.type === 'hardlink' ? this.#hardlink(entry, parent, name) : undefined;
+    this.#put(parent, name, inode?.inode ?? inodeOf(entry, this.#appendix, this.#notes));
+    if (inode !== undefined) this.#marks.link(parent, name, { order: entry.order, target: inode.target });
+  }
+
   /**
    * Keeps what a name of `parent`, which is at `path`, has been so far: what came after it in the archive may have meant
    * it, by a way that only the lower layers know; and a directory in the place of a file has none of their children.
@@ -159,38 +207,9 @@ export class TreeBuilder {
       this.#marks.forget(parent, name);
       return;
     }
-    let directory = this.#supersededDirectory(path);
-    if (directory?.children?.has(name) !== false) {
-      // Whoever looked for room in older trees would look again and again.
-      this.#superseded.push(impliedDirectory());
-      this.#countInode();
-      directory = this.#supersededDirectory(path);
-    }
-    if (directory === undefined) throw new LaminaError('INTERNAL', 'An empty tree has no room');
+    const directory = this.#superseded.room(path, name);
     directory.children?.set(name, existing);
     this.#marks.supersede(parent, directory, name);
-  }
-
-  /** The directory at `path` in the last of the trees of what is superseded; undefined where something else is on the way. */
-  #supersededDirectory(path: readonly string[]): Inode | undefined {
-    let here = this.#superseded.at(-1);
-    for (const name of path) {
-      let child = here?.children?.get(name);
-      if (child === undefined && here !== undefined) this.#put(here, name, (child = impliedDirectory()));
-      if (child === undefined || !isDirectory(child)) return undefined;
-      here = child;
-    }
-    return here;
-  }
-
-  #placeSuperseded(): void {
-    if (this.#superseded.length === 0) return;
-    const trees = impliedDirectory();
-    trees.xattrs = new Map([[marker.superseded, MARKED]]);
-    for (const [i, tree] of this.#superseded.entries()) trees.children?.set(String(i), tree);
-    let name = SUPERSEDED;
-    while (this.#root.children?.has(name) === true) name += '.';
-    this.#root.children?.set(name, trees);
   }
 
   #put(parent: Inode, name: string, inode: Inode): void {
@@ -216,11 +235,12 @@ export class TreeBuilder {
     }
   }
 
-  /** `trail`: see {@link resolveDirectory}. */
-  #directory(components: readonly string[], about: string, trail: string[]): Inode {
+  /** `trail`: see {@link resolveDirectory}. Undefined where the layers below decide. */
+  #directory(components: readonly string[], about: string, trail: string[]): Inode | undefined {
     for (const name of components) this.#checkName(name, about);
-    const directory = resolveDirectory(this.#root, components, {
+    return resolveDirectory(this.#root, components, {
       follow: true,
+      certain: !this.#isAlone,
       trail,
       make: (replaced, parent, name) => {
         this.#countInode();
@@ -230,7 +250,6 @@ export class TreeBuilder {
         return impliedDirectory();
       },
     });
-    return directory ?? this.#root;
   }
 
   #hide(parent: Inode, name: string, about: string): void {
@@ -257,7 +276,9 @@ export class TreeBuilder {
     const { components } = cleanPath(entry.linkName);
     const last = components.pop();
     if (last === undefined) throw linkInvalid(entry, 'its target is the root');
-    const parent = resolveDirectory(this.#root, components, { follow: true });
+    const parent = resolveDirectory(this.#root, components, { follow: true, certain: !this.#isAlone });
+    if (parent === undefined && resolveDirectory(this.#root, components, { follow: true }) !== undefined)
+      this.#divide();
     if (parent === linkParent && last === linkName) throw linkInvalid(entry, 'it is a link to itself');
     const path = `/${[...components, last].join('/')}`;
     const own = parent?.children?.get(last);

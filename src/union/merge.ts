@@ -16,7 +16,7 @@ import { LaminaError } from '../errors.js';
 import { OPAQUE, WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
 import { marker, type Inode } from '../erofs/tree.js';
 import { printable } from '../tar/notes.js';
-import { detachedPaths, linkOf, pathOf, survey, type Place } from './survey.js';
+import { aloneTree, detachedPaths, linkOf, pathOf, survey, type Place } from './survey.js';
 
 export type Compat = 'spec' | 'overlay';
 
@@ -64,7 +64,8 @@ class Merge {
     this.#observer = observer;
   }
 
-  apply(layer: Inode, device: number): void {
+  apply(whole: Inode, device: number): void {
+    const layer = this.#follow ? whole : aloneTree(whole);
     const { entries, links, whiteouts, opaques } = survey(layer);
     this.#removeLower(layer, whiteouts, opaques);
     if (layer.xattrs?.has(marker.implied) !== true) {

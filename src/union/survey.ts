@@ -57,10 +57,12 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
     const targets = pairs(inode, marker.targets);
     const whitedOut = new Set(textOf(inode, marker.whiteouts)?.split('\0'));
     for (const [name, child] of inode.children ?? []) {
-      if (child.xattrs?.has(marker.superseded) === true) {
-        for (const tree of child.children?.values() ?? []) todo.push(rootPlace(tree, true));
+      const isSuperseded = child.xattrs?.has(marker.superseded) === true;
+      if (isSuperseded || child.xattrs?.has(marker.unresolved) === true) {
+        for (const tree of child.children?.values() ?? []) todo.push(rootPlace(tree, isSuperseded));
         continue;
       }
+      if (child.xattrs?.has(marker.alone) === true) continue;
       const order = orders?.get(name);
       const next: Place = {
         parent: place,
@@ -81,6 +83,15 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
   }
   const links = [...linked].filter((inode) => linkOf(inode) !== undefined).sort((a, b) => a.order - b.order);
   return { entries, links, whiteouts, opaques };
+}
+
+/** The layer's tree as it is without any layer below. */
+export function aloneTree(layer: Inode): Inode {
+  for (const child of layer.children?.values() ?? []) {
+    if (child.xattrs?.has(marker.alone) !== true) continue;
+    for (const tree of child.children?.values() ?? []) return tree;
+  }
+  return layer;
 }
 
 function rootPlace(inode: Inode, superseded: boolean): Place {

@@ -25,6 +25,29 @@ t.test('what ".." takes back need not be a directory, and is not made', async (t
   t.notOk(root.children?.has('none'));
 });
 
+t.test('what is certain in one layer', async (t) => {
+  const root = impliedDirectory();
+  const own = { ...impliedDirectory(), order: 1 };
+  own.children?.set('b', impliedDirectory());
+  root.children?.set('own', own).set('implied', impliedDirectory()).set('a', impliedDirectory());
+  for (const [target, known] of [
+    ['own/../a', true],
+    ['../a', true],
+    ['own/b/../../a', false],
+    ['implied/../a', false],
+    ['none/../a', false],
+  ] as const) {
+    root.children?.set('link', symlink(target));
+    const found = resolveDirectory(root, ['link'], { follow: true, certain: true });
+    t.equal(found, known ? root.children?.get('a') : undefined, target);
+    t.equal(
+      resolveDirectory(root, ['link', 'new'], { follow: true, certain: true, make }) !== undefined,
+      known,
+      target,
+    );
+  }
+});
+
 t.test('what is missing is made from there on, in place of what is no directory', async (t) => {
   const root = impliedDirectory();
   root.children?.set('file', other(S_IFREG | 0o644));

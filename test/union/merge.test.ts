@@ -312,6 +312,62 @@ t.test('what a layer replaces itself counts for what came in between', async (t)
   );
 });
 
+t.test('what goes through a symlink of its layer is where the layers below lead it', async (t) => {
+  const base = ['e/', 'e/s/', 'd -> e/s'];
+  const lines = ['/d -> e/s', '/e/'];
+  t.same(await merged([base, ['x -> d/../a', 'x/f=1']]), [...lines, '/e/a/', '/e/a/f 1', '/e/s/', '/x -> d/../a']);
+  t.same(await merged([['x -> d/../a', 'x/f=1']]), ['/a/', '/a/f 1', '/x -> d/../a'], 'without any');
+  t.same(
+    await merged([base, ['d/x -> ../a', 'd/x/f=1']]),
+    [...lines, '/e/a/', '/e/a/f 1', '/e/s/', '/e/s/x -> ../a'],
+    'from a directory that is only implied',
+  );
+  t.same(
+    await merged([base, ['d/', 'd/x -> ../a', 'd/x/f=1']]),
+    ['/a/', '/a/f 1', '/d/', '/d/x -> ../a', '/e/', '/e/s/'],
+    "or is the layer's own",
+  );
+  const links = ['x -> d/../a', 'x/f=1', 'x/f=22', 'i => x/f', 'x/g => i', 'x/sub/', 'x/sub/k=333'];
+  t.same(
+    await merged([base, ['g=4444', 'h => x/f', ...links, 'x/sub/k=55555', 'e/a/j => x/sub/k']]),
+    [
+      ...lines,
+      '/e/a/',
+      '/e/a/f 2 #1',
+      '/e/a/g 2 #1',
+      '/e/a/j 5 #2',
+      '/e/a/sub/',
+      '/e/a/sub/k 5 #2',
+      '/e/s/',
+      '/g 4',
+      '/h 2 #1',
+      '/i 2 #1',
+      '/x -> d/../a',
+    ],
+    'with hard links and what is replaced',
+  );
+  t.same(
+    await merged([base, ['a/g=4444', 'b => a/g', ...links, 'a/l -> ../q', 'a/l/m=1']], 'overlay'),
+    [
+      '/a/',
+      '/a/f 2 #1',
+      '/a/g 2 #1',
+      '/a/l -> ../q',
+      '/a/sub/',
+      '/a/sub/k 3',
+      '/b 4',
+      ...lines,
+      '/e/s/',
+      '/i 2 #1',
+      '/q/',
+      '/q/m 1',
+      '/x -> d/../a',
+    ],
+    'but not where the layers are laid over each other',
+  );
+  t.same(await merged([base, ['x -> d/../a', 'x/.wh.y/f=1', 'x/.wh.z']]), [...lines, '/e/s/', '/x -> d/../a']);
+});
+
 t.test('a layer replaces more hard links of a directory than its tree can say', async (t) => {
   const names = Array.from({ length: 400 }, (_, i) => `${'n'.repeat(200)}${i}`);
   const links = names.map((name) => `${name} => f`);
