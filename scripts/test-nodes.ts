@@ -68,6 +68,8 @@ function runSuite(major: string, files: readonly string[]): boolean {
 
 if (isMain(import.meta.url)) {
   const { values, positionals } = parseArgs({ options: { only: { type: 'string' } }, allowPositionals: true });
+  // The suite itself looks for all of them.
+  for (const major of otherNodes) nodeBinary(major);
   const chosen = otherNodes.filter((major) => values.only === undefined || values.only === major);
   const outcomes = chosen.map((major) => runSuite(major, positionals));
   process.exitCode = outcomes.length > 0 && outcomes.every(Boolean) ? 0 : 1;
