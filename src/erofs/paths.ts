@@ -57,8 +57,8 @@ export function cleanPath(name: string): { components: string[]; escapes: boolea
 export interface ResolveOptions {
   /** False: a symlink is not a directory. */
   readonly follow: boolean;
-  /** Of one layer: the answer is undefined where a ".." takes back a name that may be a symlink of a lower layer. */
-  readonly certain?: boolean | undefined;
+  /** The answer is undefined where a symlink is on the way. */
+  readonly plain?: boolean | undefined;
   /** Makes what is missing, in place of whatever is there instead; without it the answer is undefined then. */
   readonly make?: ((replaced: Inode | undefined, parent: Inode, name: string) => Inode) | undefined;
   /** Given empty; holds the names from the root to where the way has led, without symlinks: in `make`, to `parent`. */
@@ -72,7 +72,7 @@ export interface ResolveOptions {
 export function resolveDirectory(
   root: Inode,
   components: readonly string[],
-  { follow, certain = false, make, trail }: ResolveOptions,
+  { follow, plain = false, make, trail }: ResolveOptions,
 ): Inode | undefined {
   // Directories from the root to here, for ".."; names below that are to be made; and what is still to be walked, last first.
   const stack: Inode[] = [root];
@@ -83,7 +83,6 @@ export function resolveDirectory(
   let followed = 0;
   for (let name = todo.pop(); name !== undefined; name = todo.pop()) {
     if (name === '..') {
-      if (certain && (missing.length > 0 || (stack.length > 1 && here.order === 0))) return undefined;
       if (missing.pop() !== undefined) continue;
       if (stack.length > 1) {
         stack.pop();
@@ -94,6 +93,7 @@ export function resolveDirectory(
     }
     const child = missing.length === 0 ? here.children?.get(name) : undefined;
     if (follow && child !== undefined && isSymlink(child)) {
+      if (plain) return undefined;
       if (++hops > HOPS_MAX) throw loop(components);
       const target = child.target ?? '';
       if (target.startsWith('/')) {

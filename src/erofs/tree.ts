@@ -74,9 +74,9 @@ export const marker = {
   whiteouts: 'trusted.lamina.whiteouts',
   /** "y": a directory in the root that holds, numbered, further trees: of what the layer has replaced itself. */
   superseded: 'trusted.lamina.superseded',
-  /** "y": such a directory of what goes through a symlink that one of a lower layer may lead elsewhere. */
+  /** "y": such a directory of what goes through symlinks of the layer, at its path as written. */
   unresolved: 'trusted.lamina.unresolved',
-  /** "y": such a directory with one tree: the layer as it is without any below, where that is not the same. */
+  /** "y": such a directory with one tree: the layer as it is without any below. With the former only. */
   alone: 'trusted.lamina.alone',
   /** "y": a real character device 0:0 of the image, which without this would read as a whiteout. */
   device: 'trusted.lamina.device',

@@ -5,8 +5,8 @@
  * archive they stand (image-spec layer.md, "Whiteouts").
  *
  * A name has one inode in the tree, the last. What was there before is kept in trees beside it (./side-trees). So is what
- * goes through a symlink of the layer that a symlink below may lead elsewhere (`d/../a`): at its path as written. Engines on
- * overlayfs never see what is below; for them a layer with such entries has a second tree.
+ * goes through a symlink of the layer, at its path as written: what is there then, only the merge knows. Engines on overlayfs
+ * never see what is below; for them a layer with such entries has a second tree, in which symlinks have been followed.
  */
 import { LaminaError } from '../errors.js';
 import { NAME_MAX, XATTR_VALUE_MAX } from '../erofs/layout.js';
@@ -54,7 +54,7 @@ export class TreeBuilder {
   readonly #hidden = new NameSets();
   /** What this layer has replaced itself. */
   readonly #superseded = new SideTrees(() => this.#countInode());
-  /** What only the merge can follow. */
+  /** What goes through symlinks. */
   readonly #unresolved = new SideTrees(() => this.#countInode());
   /** The layer as it is without any below, since the first entry for which that makes a difference. */
   #alone: TreeBuilder | undefined;
@@ -235,12 +235,12 @@ export class TreeBuilder {
     }
   }
 
-  /** `trail`: see {@link resolveDirectory}. Undefined where the layers below decide. */
+  /** `trail`: see {@link resolveDirectory}. Undefined where the merge has to follow a symlink. */
   #directory(components: readonly string[], about: string, trail: string[]): Inode | undefined {
     for (const name of components) this.#checkName(name, about);
     return resolveDirectory(this.#root, components, {
       follow: true,
-      certain: !this.#isAlone,
+      plain: !this.#isAlone,
       trail,
       make: (replaced, parent, name) => {
         this.#countInode();
@@ -276,7 +276,7 @@ export class TreeBuilder {
     const { components } = cleanPath(entry.linkName);
     const last = components.pop();
     if (last === undefined) throw linkInvalid(entry, 'its target is the root');
-    const parent = resolveDirectory(this.#root, components, { follow: true, certain: !this.#isAlone });
+    const parent = resolveDirectory(this.#root, components, { follow: true, plain: !this.#isAlone });
     if (parent === undefined && resolveDirectory(this.#root, components, { follow: true }) !== undefined)
       this.#divide();
     if (parent === linkParent && last === linkName) throw linkInvalid(entry, 'it is a link to itself');
