@@ -127,8 +127,11 @@ export class Attacher {
   async clean(record: MountRecord): Promise<void> {
     const { log, run } = this.#options;
     const { id, mountpoint, ownsMountpoint, overlay } = record;
-    if (ownsMountpoint) await rmdir(mountpoint).catch(() => undefined);
-    if (isIndirect(record)) await rmdir(run.lower(id)).catch(() => undefined);
+    for (const directory of [...(ownsMountpoint ? [mountpoint] : []), ...(isIndirect(record) ? [run.lower(id)] : [])]) {
+      await rmdir(directory).catch((e: unknown) => {
+        if (errnoOf(e) !== 'ENOENT') log.warn({ err: e, directory }, 'cannot remove a mountpoint');
+      });
+    }
     if (overlay === null) return;
     const doomed = overlay.ownedDirectory ?? overlay.work;
     await rm(doomed, { recursive: true, force: true }).catch((e: unknown) => {
