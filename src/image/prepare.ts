@@ -11,6 +11,7 @@ import type { Image, Layer } from '../source/image.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import { whileFetching } from '../source/fetch/whole.js';
 import { layerLimit } from '../source/limits.js';
+import { requestsOf } from '../source/trace.js';
 import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 import type { Compat } from '../union/merge.js';
@@ -46,6 +47,7 @@ export async function prepareImage(image: Image, options: PrepareOptions): Promi
   signal?.throwIfAborted();
   const total = image.layers.reduce((n, layer) => n + layer.size, 0);
   onProgress?.({ type: 'resolved', reference: image.reference, layers: image.layers.length, bytes: total });
+  prefetch(image, options.fetcher);
   const threads = new PrepareThreads(options.fetcher);
   const layers = await prepareLayers(image, threads, options);
   signal?.throwIfAborted();
@@ -59,6 +61,17 @@ export async function prepareImage(image: Image, options: PrepareOptions): Promi
     prepared.cached ? [] : found.map((note) => `layer ${i + 1}: ${note}`),
   );
   return { image, treePath, layers: layers.map(({ prepared }) => prepared), notes };
+}
+
+/** Begins to fetch what containers of the image read first. Nobody waits for it; who reads it does, and is told when it fails. */
+function prefetch({ layers, trace = [] }: Image, fetcher: Fetcher | undefined): void {
+  const blobs = new Map(layers.flatMap(({ blob }) => (blob.kind === 'registry' ? [[blob.digest, blob] as const] : [])));
+  const sizes = new Map([...blobs].map(([digest, { size }]) => [digest, size]));
+  const parts = requestsOf(trace, sizes).flatMap(({ blob: digest, start, end }) => {
+    const blob = blobs.get(digest);
+    return blob === undefined ? [] : [{ blob, start, end }];
+  });
+  void fetcher?.prefetch(parts).catch(() => undefined);
 }
 
 /** Names a layer's tree as it is in the store. */

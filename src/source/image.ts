@@ -4,6 +4,7 @@ import type { BlobLocation } from './blob.js';
 import type { ImageConfig } from '../oci/config.js';
 import type { Platform } from '../oci/platform.js';
 import type { TocPlace } from './toc/place.js';
+import type { TracePart } from './trace.js';
 
 /**
  * Which tree a layer's tar means when it is not simply its own: `aci`, what is below `rootfs/` of an appc image, without
@@ -55,6 +56,8 @@ export interface Image {
   /** Base first. */
   readonly layers: readonly Layer[];
   readonly annotations: Readonly<Record<string, string>>;
+  /** What its containers have read first on other machines, of one in a registry. */
+  readonly trace?: readonly TracePart[] | undefined;
   /** What was odd but not wrong, for stderr. */
   readonly warnings: readonly string[];
 }

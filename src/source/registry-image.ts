@@ -2,12 +2,13 @@
  * An image of a registry. Its documents are kept in the store, and so is what the reference meant last, so that an image
  * that was there once needs the registry no more. Layers are only located: who reads them has them fetched.
  */
-import { existsSync } from 'node:fs';
 import { z } from 'zod';
 import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError, toLaminaError } from '../errors.js';
+import type { Manifest } from '../oci/manifest.js';
 import { isSchema1Type } from '../oci/media-types.js';
 import type { Platform } from '../oci/platform.js';
+import { findBeside, isKnown, type Beside } from './beside.js';
 import type { PullPolicy, RegistryAccess } from './fetch/access.js';
 import type { Image, Layer } from './image.js';
 import { ociImage, readManifest } from './oci-image.js';
@@ -51,6 +52,7 @@ export async function registryImage(
   const access = { ...source.access, host, repository };
   const top = await resolve(reference, access, source);
   const documents = new RegistryDocuments(top, access, source.store);
+  let beside: Promise<Beside> | undefined;
   // The documents that the work turns out to need are fetched, and it is begun again.
   for (;;) {
     try {
@@ -58,15 +60,22 @@ export async function registryImage(
         return await schema1Image(documents, access, source, { reference: reference.text, platform });
       }
       const { descriptor, platform: said, warnings } = selectManifest(documents, { platform });
-      await fetchFooters(readManifest(documents, descriptor), documents, source);
+      const manifest = readManifest(documents, descriptor);
+      const digest = parseDigest(descriptor.digest);
+      beside ??= findBeside(digest, blobsOf(manifest), access, source);
+      await fetchFooters(manifest, documents, source);
       const expected = { reference: reference.text, platform: said, wanted: platform, warnings };
       const image = ociImage(documents, descriptor, expected);
-      return await withIndexes(image, parseDigest(descriptor.digest), access, source);
+      return await withIndexes(image, digest, await beside, { access, source });
     } catch (e) {
       if (!(e instanceof Missing)) throw e;
       await fetchDocument(e, access, source);
     }
   }
+}
+
+function blobsOf({ layers }: Pick<Manifest, 'layers'>): Digest[] {
+  return layers.map(({ digest }) => parseDigest(digest));
 }
 
 async function resolve(
@@ -99,27 +108,24 @@ async function resolve(
 async function withIndexes(
   image: Image,
   manifest: Digest,
-  access: RegistryAccess,
-  source: RegistrySource,
+  { referrers, trace, warnings }: Beside,
+  { access, source }: { readonly access: RegistryAccess; readonly source: RegistrySource },
 ): Promise<Image> {
   const { fetcher, store } = source;
-  const isUnknown = ({ digest, size, toc }: Layer): boolean =>
-    toc === undefined &&
-    size >= LAYER_MIN &&
-    digest !== undefined &&
-    ![store.mapPath(digest), ...[true, false].map((bound) => store.sociDirectory(digest, bound))].some((path) =>
-      existsSync(path),
-    );
-  if (access.offline === true || !image.layers.some(isUnknown)) return image;
+  const known = { ...image, trace, warnings: [...image.warnings, ...warnings] };
+  const isWorthIt = ({ digest, size, toc }: Layer): boolean =>
+    toc === undefined && size >= LAYER_MIN && digest !== undefined && !isKnown(digest, store);
+  if (access.offline === true || !image.layers.some(isWorthIt)) return known;
   try {
-    return await withZtocs(image, manifest, {
+    return await withZtocs(known, manifest, {
       fetcher,
       access,
+      referrers,
       locate: (digest, size) => registryBlob(digest, size, access, store),
     });
   } catch (e) {
     // The layers can be had without.
     const { message } = toLaminaError(e);
-    return { ...image, warnings: [...image.warnings, `its SOCI index cannot be used: ${message}`] };
+    return { ...known, warnings: [...known.warnings, `its SOCI index cannot be used: ${message}`] };
   }
 }

@@ -1,6 +1,8 @@
 /** What SOCI keeps beside an image: its index and ztocs with their checkpoints. */
 import { parseDigest } from '../../src/digest/index.js';
 import { tarEntryOf } from '../../src/source/soci/entries.js';
+import { parseLaminaIndex } from '../../src/source/lamina-index.js';
+import { parseTrace, requestsOf } from '../../src/source/trace.js';
 import { parseSociIndex } from '../../src/source/soci/index-manifest.js';
 import { decodeSpans, type Spans } from '../../src/source/soci/zinfo.js';
 import { decodeZtoc, encodeZtoc, type Ztoc } from '../../src/source/soci/ztoc.js';
@@ -88,4 +90,33 @@ const index: Target = {
   },
 };
 
-export const sociTargets: readonly Target[] = [ztoc, checkpoints, index];
+const beside: Target = {
+  name: 'lamina-index',
+  runs: 5000,
+  most: 20_000,
+  dictionary: words(
+    ...[
+      '"subject":',
+      '"layers":',
+      '"data":',
+      '"blobs":',
+      '"parts":',
+      'null',
+      ',',
+      '[]',
+      'sha256:',
+      '[0,0,4096]',
+      '1e15',
+    ],
+    'application/vnd.laminafs.trace.v1+json',
+  ),
+  run(bytes) {
+    const isManifest = bytes.includes('"layers"');
+    if (isManifest) return String(parseLaminaIndex(bytes, image).trace?.size);
+    const parts = parseTrace(bytes);
+    const requests = requestsOf(parts, new Map(parts.map(({ blob }) => [blob, 1e6])));
+    return `${Math.min(parts.length, 9)} ${Math.min(requests.length, 9)}`;
+  },
+};
+
+export const sociTargets: readonly Target[] = [ztoc, checkpoints, index, beside];

@@ -167,6 +167,36 @@ t.test('What whoever built an eStargz has put first is fetched first', async (t)
   t.ok((await readFile(join(mountpoint, 'first'))).equals(first));
 });
 
+t.test('What containers have read first on one machine is fetched before it is read on others', async (t) => {
+  if (cannotRun(t)) return;
+  const { reference, proxy, daemon } = await serveEstargz(t);
+  const read = ['d/small-200', 'other', 'd/small-20'];
+  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
+  for (const name of read) await readFile(join(mountpoint, name));
+  const pushed = await daemon.lamina(['index', '--push', reference]);
+  t.equal(pushed.code, 0, pushed.stderr);
+  t.match(pushed.stderr, /Pushed sha256:[0-9a-f]{64}, a trace of \d+ parts/);
+
+  const other = await startDaemon(t, undefined, NO_BACKGROUND);
+  const there = await mounted(other, reference, '--engine', 'fuse');
+  t.ok(await until(async () => (await contents(other))[1]!.fetched > 3_000_000, 10_000), 'before it is read');
+  const before = proxy.seen.length;
+  for (const name of read) {
+    t.ok((await readFile(join(there, name))).equals(await readFile(join(mountpoint, name))), name);
+  }
+  t.equal(proxy.seen.length, before, 'nothing has to be fetched for it');
+  const again = await other.lamina(['index', '--push', reference]);
+  t.match(again.stderr, /a trace of/, 'what was fetched ahead is passed on');
+
+  // Of an index that cannot be used only the use is lost.
+  proxy.fault = ({ url }) => (/referrers|sha256-/.test(url) ? { status: 500 } : undefined);
+  const third = await startDaemon(t, undefined, NO_BACKGROUND);
+  const without = mkdtempSync(join(third.directory, 'mnt-'));
+  const warned = await third.lamina(['mount', reference, without]);
+  t.equal(warned.code, 0);
+  t.match(warned.stderr, /what refers to it cannot be listed/);
+});
+
 t.test('Of a registry that is far, more is asked for at once', async (t) => {
   if (cannotRun(t)) return;
   const { reference, proxy, daemon } = await serveEstargz(t);

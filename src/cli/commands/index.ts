@@ -10,7 +10,8 @@ import { openImage, prepare } from '../open-image.js';
 import { addTreeOptions, type TreeOptions } from '../options.js';
 import { table } from '../output.js';
 import { interruptible } from '../signals.js';
-import { pushIndex, writeIndex } from '../soci-index.js';
+import { pushIndex } from '../push-index.js';
+import { writeIndex } from '../soci-index.js';
 import { formatBytes, formatDuration, formatRate, shortDigest } from '../text.js';
 
 export function register(program: Command, cli: Cli): void {
@@ -19,14 +20,17 @@ export function register(program: Command, cli: Cli): void {
     .description('Build what a mount needs, without mounting: one pass over every layer, once.')
     .argument('<image...>', 'what to index');
   addTreeOptions(command)
-    .option('--push', 'put a SOCI index beside the image in its registry, for other machines')
+    .option('--push', 'put a SOCI index, and what containers have read first, beside the image in its registry')
     .option('--soci <dir>', 'write a SOCI index of an image in a registry to a new directory')
     .addHelpText(
       'after',
       examples([
         ['lamina index oci:app.oci:latest', 'what it took and how large it is'],
         ['lamina index --json *.tar', 'several, for a program'],
-        ['lamina index --push docker://quay.io/me/app:1', 'and a SOCI index beside it: the next machine is lazy'],
+        [
+          'lamina index --push docker://quay.io/me/app:1',
+          'for other machines: gzip layers are lazy, and starts are sooner',
+        ],
       ]),
     )
     .action((images: string[], options: IndexOptions) =>

@@ -11,6 +11,7 @@ import { isTransient, retryAfterOf } from '../registry/failures.js';
 import { BLOCK, type BlockFile, type ByteRange } from './block-file.js';
 import type { Lane, Lanes } from './lanes.js';
 import type { RemoteBlobSpec } from './protocol.js';
+import type { TraceFile } from './trace-file.js';
 
 /** What is given up for another attempt is silent for this part of the time after which a read is failed. */
 const SILENT_PART = 0.25;
@@ -57,6 +58,7 @@ interface Waiter extends ByteRange {
 export interface DownloadOptions {
   readonly spec: RemoteBlobSpec;
   readonly file: BlockFile;
+  readonly trace: TraceFile;
   /** Undefined: nothing may be asked of the network. */
   readonly client: () => RegistryClient | undefined;
   readonly lanes: Lanes;
@@ -100,11 +102,20 @@ export class Download {
   /** Resolves when the bytes are in the store. Throws REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH, DISK_FULL, IO. */
   want(start: number, end: number): Promise<void> {
     if (this.#file.has(start, end)) return Promise.resolve();
+    const again = [...this.#waiters].some((waiter) => waiter.start <= start && end <= waiter.end);
     return new Promise((resolve, reject) => {
       this.#waiters.add({ start, end, resolve, reject });
       this.#cover(start, this.#reach(start, end), this.#options.lanes.demand);
-      this.#lookAhead(start, end);
+      if (!again) this.#learn(start, end);
     });
+  }
+
+  /** Begins to bring what will be wanted. */
+  prefetch(start: number, end: number): void {
+    if (this.#file.has(start, end)) return;
+    this.#options.trace.add({ start, end });
+    this.#wantedAt = performance.now();
+    this.#cover(start, end, this.#options.lanes.ahead);
   }
 
   /** Where to end a request for a part: of a registry that is far, what follows comes with it, up to what is there already. */
@@ -114,7 +125,10 @@ export class Download {
     return more !== undefined && more.start <= end ? more.end : end;
   }
 
-  #lookAhead(start: number, end: number): void {
+  /** What is wanted tells what will be. */
+  #learn(start: number, end: number): void {
+    // Who reads all of it says nothing about what is read first.
+    if (this.#streamers === 0) this.#options.trace.add({ start, end });
     this.#wantedAt = performance.now();
     const follows = start >= this.#frontier - STRIDE && start <= this.#frontier + STRIDE;
     this.#inOrder = follows ? this.#inOrder + end - start : 0;
@@ -125,7 +139,7 @@ export class Download {
       void this.stream(new AbortController().signal).catch(() => undefined);
     } else if (this.#inOrder > IN_ORDER_MIN) {
       const to = Math.min(end + Math.min(this.#inOrder, AHEAD_MAX), this.#file.size);
-      this.#cover(end, to, this.#options.lanes.ahead);
+      this.prefetch(end, to);
     }
   }
 

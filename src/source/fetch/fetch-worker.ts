@@ -15,6 +15,7 @@ import type { RegistryAccess } from './access.js';
 import { BlockFile } from './block-file.js';
 import { Download, offline } from './download.js';
 import { Lane, type Lanes } from './lanes.js';
+import { TraceFile } from './trace-file.js';
 import { DONE, FAILED, type FromFetcher, type RemoteBlobSpec, type ToFetcher, type ToFetchThread } from './protocol.js';
 
 export interface FetchWorkerData {
@@ -93,6 +94,7 @@ function downloadOf(spec: RemoteBlobSpec): Download {
   const download = new Download({
     spec,
     file,
+    trace: new TraceFile(spec.path),
     lanes: lanesOf(spec.access.host),
     recoverMs: fetchTimeout(),
     client: () => clientFor(downloads.get(spec.path)?.access ?? spec.access),
@@ -159,11 +161,14 @@ class Client {
       case 'complete':
         await this.#until(request.id, (signal) => complete(request.blob, signal));
         return {};
+      case 'prefetch':
+        for (const { blob, start, end } of request.parts) prefetch(blob, start, end);
+        return {};
       case 'needed':
         return { needed: request.paths.map((path) => downloads.get(path)?.download.needed ?? 0) };
       case 'referrers': {
-        const { access, subject, artifactType } = request;
-        return { referrers: await reachable(access).referrers(access.repository, subject, artifactType) };
+        const { access, subject } = request;
+        return { referrers: await reachable(access).referrers(access.repository, subject) };
       }
       case 'manifest': {
         const { access, reference } = request;
@@ -201,6 +206,11 @@ async function want(blob: RemoteBlobSpec, start: number, end: number): Promise<v
   // Another mount may have the same blob and ask for it.
   if (blob.access.offline === true && !download.has(start, end)) throw offline(blob);
   await download.want(start, end);
+}
+
+function prefetch(blob: RemoteBlobSpec, start: number, end: number): void {
+  if (blob.access.offline === true) return;
+  downloadOf(blob).prefetch(start, end);
 }
 
 async function complete(blob: RemoteBlobSpec, signal: AbortSignal): Promise<void> {

@@ -14,7 +14,7 @@ import type { FetchedManifest } from '../registry/manifests.js';
 import type { RegistryAccess } from './access.js';
 import type { FetchWorkerData } from './fetch-worker.js';
 import { FetchPort, useFetchPort } from './port.js';
-import type { DiscoveryAccess, FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread } from './protocol.js';
+import type { DiscoveryAccess, FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread, WantedPart } from './protocol.js';
 
 export interface FetcherOptions {
   readonly userAgent: string;
@@ -73,8 +73,8 @@ export class Fetcher {
   }
 
   /** Throws what {@link RegistryClient.referrers} throws. */
-  async referrers(access: RegistryAccess, subject: Digest, artifactType: string): Promise<readonly Descriptor[]> {
-    return (await this.#ask({ op: 'referrers', access, subject, artifactType })).referrers ?? [];
+  async referrers(access: RegistryAccess, subject: Digest): Promise<readonly Descriptor[]> {
+    return (await this.#ask({ op: 'referrers', access, subject })).referrers ?? [];
   }
 
   /** A small blob, not verified. `limit`: bytes that it may have. Throws what {@link RegistryClient.blob} throws. */
@@ -105,6 +105,11 @@ export class Fetcher {
   /** Brings a part of a blob into the store. Throws what fetching throws. */
   async want(blob: RemoteBlobSpec, start: number, end: number): Promise<void> {
     await this.#ask({ op: 'want', blob, start, end });
+  }
+
+  /** Begins to bring parts of blobs into the store, the first first. What fails is asked for again by who waits for it. */
+  async prefetch(parts: readonly WantedPart[]): Promise<void> {
+    if (parts.length > 0) await this.#ask({ op: 'prefetch', parts });
   }
 
   /** Brings all of a blob into the store, from its beginning on, until `signal` says to leave it. Throws what fetching throws. */

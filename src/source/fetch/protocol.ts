@@ -17,6 +17,13 @@ export interface RemoteBlobSpec {
   readonly access: RegistryAccess;
 }
 
+/** Bytes from `start` up to `end`. */
+export interface WantedPart {
+  readonly blob: RemoteBlobSpec;
+  readonly start: number;
+  readonly end: number;
+}
+
 /** How the hosts of appc names are asked. */
 export type DiscoveryAccess = Pick<RegistryAccess, 'tlsVerify' | 'offline'>;
 
@@ -35,6 +42,8 @@ export type ToFetcher =
   | { readonly op: 'unstream'; readonly id: number }
   /** The same, when nobody waits for anything; then the whole of it is verified. It ends with `unstream`, too. */
   | { readonly op: 'complete'; readonly id: number; readonly blob: RemoteBlobSpec }
+  /** These will be wanted, the first soonest. Answered at once. */
+  | { readonly op: 'prefetch'; readonly id: number; readonly parts: readonly WantedPart[] }
   /** How much was waited for of these blobs, by their paths in the store. */
   | { readonly op: 'needed'; readonly id: number; readonly paths: readonly string[] }
   /** What the store has there is wrong. */
@@ -52,7 +61,6 @@ export type ToFetcher =
       readonly id: number;
       readonly access: RegistryAccess;
       readonly subject: Digest;
-      readonly artifactType: string;
     }
   | { readonly op: 'manifest'; readonly id: number; readonly access: RegistryAccess; readonly reference: string }
   /** How many bytes a blob has. */

@@ -19,9 +19,6 @@ const INDEX_TYPES = {
 } as const;
 type SociVersion = keyof typeof INDEX_TYPES;
 
-/** What to ask a registry's list of referrers for. */
-export const SOCI_ARTIFACT_TYPE = INDEX_TYPES.v1;
-
 const MANIFEST_TYPE = 'application/vnd.oci.image.manifest.v1+json';
 const ZTOC_TYPE = 'application/octet-stream';
 /** SHA-256 of "{}". */

@@ -2,7 +2,6 @@ import t from 'tap';
 import { parseDigest } from '../../../src/digest/index.js';
 import { parseIndex } from '../../../src/oci/index-document.js';
 import {
-  SOCI_ARTIFACT_TYPE,
   encodeSociIndex,
   namedSociIndex,
   parseSociIndex,
@@ -89,13 +88,14 @@ t.test('an index is found by an annotation, beside the image, or among the refer
     ...{ mediaType: manifestType, digest: digest(content), size: 5, artifactType },
     ...(of === '' ? {} : { annotations: { 'com.amazon.soci.image-manifest-digest': of } }),
   });
-  const type2 = SOCI_ARTIFACT_TYPE.replace('v1', 'v2');
+  const type1 = 'application/vnd.amazon.soci.index.v1+json';
+  const type2 = type1.replace('v1', 'v2');
   const manifests = [
     entry('application/vnd.example', '4', image),
     entry(type2, '5', digest('9')),
-    entry(SOCI_ARTIFACT_TYPE, '6', image),
+    entry(type1, '6', image),
     entry(type2, '7', image),
-    entry(SOCI_ARTIFACT_TYPE, '8'),
+    entry(type1, '8'),
   ];
   const entries = parseIndex(Buffer.from(JSON.stringify({ schemaVersion: 2, manifests })), undefined);
   t.equal(sociIndexEntry(entries, image)?.digest, digest('7'));

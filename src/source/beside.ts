@@ -1,0 +1,65 @@
+/** What there is beside an image in its registry: what refers to its manifest. Asked once, and only when a layer is not known yet. */
+import { existsSync } from 'node:fs';
+import { parseDigest, type Digest } from '../digest/index.js';
+import { toLaminaError } from '../errors.js';
+import type { Descriptor } from '../oci/descriptor.js';
+import { MANIFEST_LIMIT } from '../oci/limits.js';
+import type { Store } from '../store/store.js';
+import { embeddedBytes, verified } from './documents.js';
+import type { RegistryAccess } from './fetch/access.js';
+import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex } from './lamina-index.js';
+import type { Fetching } from './registry-documents.js';
+import { TRACE_LIMIT, parseTrace, type TracePart } from './trace.js';
+
+export interface Beside {
+  readonly referrers: readonly Descriptor[];
+  /** What containers of the image have read first, elsewhere. */
+  readonly trace: readonly TracePart[];
+  /** Why something of it cannot be used. */
+  readonly warnings: readonly string[];
+}
+
+const NOTHING: Beside = { referrers: [], trace: [], warnings: [] };
+
+/** `layers`: digests of their blobs. What fails is not needed, and becomes a warning. */
+export async function findBeside(
+  manifest: Digest,
+  layers: readonly Digest[],
+  access: RegistryAccess,
+  { fetcher, store }: Fetching,
+): Promise<Beside> {
+  if (access.offline === true || layers.every((digest) => isKnown(digest, store))) return NOTHING;
+  let referrers: readonly Descriptor[];
+  try {
+    referrers = await fetcher.referrers(access, manifest);
+  } catch (e) {
+    return { ...NOTHING, warnings: [`what refers to it cannot be listed: ${toLaminaError(e).message}`] };
+  }
+  // The last that was pushed, where a list is kept by a tag.
+  const found = referrers.findLast(({ artifactType }) => artifactType === LAMINA_ARTIFACT_TYPE);
+  if (found === undefined) return { ...NOTHING, referrers };
+  try {
+    const { bytes } = await fetcher.manifest(access, parseDigest(found.digest));
+    const { trace } = parseLaminaIndex(bytes.subarray(0, MANIFEST_LIMIT), manifest);
+    if (trace === undefined) return { ...NOTHING, referrers };
+    const digest = parseDigest(trace.digest);
+    const what = 'the trace';
+    const text =
+      embeddedBytes(trace, digest, what) ??
+      verified(await fetcher.document(access, digest, TRACE_LIMIT, what), digest, what);
+    return { ...NOTHING, referrers, trace: parseTrace(text) };
+  } catch (e) {
+    return { ...NOTHING, referrers, warnings: [`its Lamina index cannot be used: ${toLaminaError(e).message}`] };
+  }
+}
+
+/** Whether an index of the blob, of whatever kind, is in the store. */
+export function isKnown(blob: Digest, store: Store): boolean {
+  return [
+    store.mapPath(blob),
+    store.tocDirectory(blob),
+    store.tocDirectory(blob, 'estargz'),
+    store.sociDirectory(blob, true),
+    store.sociDirectory(blob, false),
+  ].some((path) => existsSync(path));
+}
