@@ -3,7 +3,7 @@
  * pulling the image whole, and beside stargz-snapshotter where containerd-stargz-grpc and
  * ctr-remote are (Debian has only the latter). The registry is
  * Debian's docker-registry on this machine. Every measurement begins with nothing of the image in the store, a daemon that
- * has mounted another image, and dropped caches. Needs root, /dev/fuse and scripts/install-peers.
+ * has run another image, and dropped caches. "With a trace": another machine has run numpy and pushed what was read. Needs root, /dev/fuse and scripts/install-peers.
  *
  *     npm run bench:registry -- [--image DIR[:TAG]] [--estargz ARCHIVE] [--runs N] [--slow] [--only NAME]... [--json]
  *
@@ -148,7 +148,9 @@ class Bench {
     const chunked = `oci:${join(this.#directory, 'chunked')}:latest`;
     await run('skopeo', [...COPY, ...CHUNKED, `oci:${image}`, chunked]);
     await copy(chunked, 'chunked');
-    if (estargz !== undefined) await copy(`oci-archive:${estargz}`, 'estargz');
+    for (const name of estargz === undefined ? [] : ['estargz', 'traced']) {
+      await copy(`oci-archive:${estargz}`, name);
+    }
     const demo = await makeDemoImage(join(this.#directory, 'demo.oci'));
     const other = `oci:${join(this.#directory, 'other')}:latest`;
     await run('skopeo', [...COPY, ...CHUNKED, demo.reference, other]);
@@ -156,12 +158,23 @@ class Bench {
     const scratch = join(this.#directory, 'indexing');
     await lamina(['--store', scratch, 'index', '--push', `docker://${host}/soci:latest`]);
     await removeTree(scratch);
+    if (estargz === undefined) return;
+    const daemon = spawnDaemon(mkdtempSync(join(this.#directory, 'tracing-')));
+    await daemon.ready();
+    await lamina(['run', `docker://${host}/traced:latest`, ...NUMPY], daemon.env);
+    await lamina(['index', '--push', `docker://${host}/traced:latest`], daemon.env);
+    await daemon.stop();
   }
 
   #candidates(host: string): Candidate[] {
     const { estargz, only } = this.#options;
     const all: Candidate[] = [
-      ...(estargz === undefined ? [] : [laminaWith('lamina, eStargz', `docker://${host}/estargz:latest`)]),
+      ...(estargz === undefined
+        ? []
+        : [
+            laminaWith('lamina, eStargz', `docker://${host}/estargz:latest`),
+            laminaWith('lamina, eStargz with a trace', `docker://${host}/traced:latest`),
+          ]),
       laminaWith('lamina, zstd:chunked', `docker://${host}/chunked:latest`),
       laminaWith('lamina, gzip with SOCI index', `docker://${host}/soci:latest`),
       laminaWith('lamina, gzip', `docker://${host}/gzip:latest`),
@@ -235,9 +248,10 @@ function laminaWith(name: string, reference: string, again = false): Candidate {
     async prepare(directory) {
       const daemon = spawnDaemon(directory);
       await daemon.ready();
-      for (const before of [reference.replace(/\/[^/]+$/, '/other:latest'), ...(again ? [reference] : [])]) {
-        await lamina(['mount', before], daemon.env);
-        await lamina(['umount', before], daemon.env);
+      await lamina(['run', reference.replace(/\/[^/]+$/, '/other:latest')], daemon.env);
+      if (again) {
+        await lamina(['mount', reference], daemon.env);
+        await lamina(['umount', reference], daemon.env);
       }
       return {
         start: (command) => lamina(['run', reference, ...command], daemon.env),

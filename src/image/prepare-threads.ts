@@ -28,9 +28,14 @@ const CONFIGS_MAX = 8;
  * behind it.
  */
 const indexing = new Lane(THREADS_MAX);
+/**
+ * Tables of contents take some 0.1 s each, in a thread that has done one; in one that has not, three times that: on two cores
+ * two are sooner done one after the other, the second core being busy with what is fetched (PERFORMANCE.md).
+ */
+const tables = new Lane(Math.max(1, THREADS_MAX - 1));
 const lanes: Readonly<Record<PrepareJob['op'], Lane>> = {
   index: indexing,
-  toc: indexing,
+  toc: tables,
   soci: indexing,
   merge: new Lane(THREADS_MAX),
   configure: new Lane(CONFIGS_MAX),

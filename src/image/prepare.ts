@@ -162,7 +162,7 @@ async function prepareLazily(
   threads: PrepareThreads,
   { fetcher, signal }: { readonly fetcher: Fetcher | undefined; readonly signal: AbortSignal },
 ): Promise<Known | { readonly notes: readonly string[] }> {
-  const { blob, digest, size, soci, toc, view } = layer;
+  const { blob, digest, size, soci, toc, externalToc, view } = layer;
   const before = knownFromElsewhere(layer, store);
   if (before !== undefined) return before;
   const ztoc = soci?.bound === false && isWhole(layer) ? undefined : soci;
@@ -174,7 +174,7 @@ async function prepareLazily(
       const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory };
       await threads.indexSoci(job, signal);
     } else if (toc !== undefined) {
-      const job = { toc, blob, view, temporary, layerDirectory: store.tocDirectory(digest, view) };
+      const job = { toc, external: externalToc, blob, view, temporary, layerDirectory: store.tocDirectory(digest, view) };
       const { prefetch } = await threads.indexToc(job, signal);
       // Nobody waits for it; who reads what it brings does, and is told when it fails.
       if (prefetch > 0 && blob.kind === 'registry') void fetcher?.want(blob, 0, prefetch).catch(() => undefined);

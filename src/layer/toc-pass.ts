@@ -26,6 +26,8 @@ import { TreeBuilder } from './tree-builder.js';
 
 export interface TocJob {
   readonly toc: TocPlace;
+  /** See `Layer.externalToc`. */
+  readonly external?: BlobLocation | undefined;
   readonly blob: BlobLocation;
   readonly view?: LayerView | undefined;
   /** A fresh path on the store's file system. */
@@ -43,10 +45,12 @@ export interface IndexedToc {
 const LANDMARK = '.prefetch.landmark';
 
 /** Throws MANIFEST_INVALID, BLOB_DIGEST_MISMATCH, COMPRESSION_*, TAR_*, what {@link TreeBuilder} throws, REGISTRY_*, DISK_FULL, IO. */
-export function indexToc({ toc, blob: location, view, temporary, layerDirectory }: TocJob): IndexedToc {
-  const blob = openBlob(location);
+export function indexToc(job: TocJob): IndexedToc {
+  const { toc, view, temporary, layerDirectory } = job;
+  const blob = openBlob(job.blob);
+  const external = job.external === undefined ? undefined : openBlob(job.external);
   try {
-    const { json, dataEnd, compression } = readToc(blob, toc);
+    const { json, dataEnd, compression } = readToc(blob, toc, external);
     const document = parseToc(json, dataEnd);
     const { addressSpace } = document;
     const tree = new TreeBuilder(new Notes(), view);
@@ -58,6 +62,7 @@ export function indexToc({ toc, blob: location, view, temporary, layerDirectory 
     return { prefetch: chunk?.offset ?? 0 };
   } finally {
     blob.close();
+    external?.close();
     rmSync(temporary, { recursive: true, force: true });
   }
 }

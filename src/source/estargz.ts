@@ -25,6 +25,24 @@ export interface EstargzFooter {
   readonly start: number;
 }
 
+/** Bytes; its extra field has one subfield and no number: the index is in another image. */
+const EXTERNAL_FOOTER = 46;
+const EXTERNAL_MARK = 'STARGZEXTERNALTOC';
+
+/** Whether the blob, of which the end is at hand, is an eStargz that brings no index; then that many bytes of it are content. */
+export function externalFooter(blob: RandomAccessBlob): number | undefined {
+  const footer = Buffer.alloc(EXTERNAL_FOOTER);
+  const start = blob.size - EXTERNAL_FOOTER;
+  if (start < 0 || blob.read(start, footer) < EXTERNAL_FOOTER || footer.readUInt32BE(0) !== GZIP_WITH_EXTRA)
+    return undefined;
+  const mark = footer.toString(
+    'latin1',
+    EXTERNAL_FOOTER - EMPTY_MEMBER - EXTERNAL_MARK.length,
+    EXTERNAL_FOOTER - EMPTY_MEMBER,
+  );
+  return mark === EXTERNAL_MARK ? start : undefined;
+}
+
 /** How the blob ends, as far as that is at hand. Throws what reading it throws. */
 export function findFooter(blob: RandomAccessBlob): EstargzFooter | undefined {
   for (const length of FOOTERS) {

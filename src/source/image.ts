@@ -31,6 +31,8 @@ export interface Layer {
   readonly view?: LayerView | undefined;
   /** The table of contents that the layer brings, of one in a registry. */
   readonly toc?: TocPlace | undefined;
+  /** Where that is if the layer's own blob does not have it. */
+  readonly externalToc?: BlobLocation | undefined;
   /** The ztoc that a SOCI index has for it, of one in a registry. */
   readonly soci?: LayerZtoc | undefined;
   /**

@@ -67,6 +67,22 @@ export class RegistryDocuments implements Documents {
   }
 }
 
+/** Does what reads documents; those that it turns out to need are fetched, and it is begun again. Throws what that throws. */
+export async function fetchingDocuments<T>(
+  work: () => T | Promise<T>,
+  access: RegistryAccess,
+  fetching: Fetching,
+): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch (e) {
+      if (!(e instanceof Missing)) throw e;
+      await fetchDocument(e, access, fetching);
+    }
+  }
+}
+
 /** Throws LIMIT_EXCEEDED for more bytes than a layer may have. */
 export function registryBlob(
   digest: Digest,
@@ -81,7 +97,7 @@ export function registryBlob(
 }
 
 /** Throws REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH, BLOB_DIGEST_MISMATCH. */
-export async function fetchDocument(
+async function fetchDocument(
   { descriptor, what }: Missing,
   access: RegistryAccess,
   { fetcher, store }: Fetching,

@@ -16,11 +16,10 @@ import type { RegistryReference } from './reference.js';
 import { recall, remember } from './remembered.js';
 import {
   digestedBytes,
-  fetchDocument,
   fetchFooters,
+  fetchingDocuments,
   keepDocument,
   registryBlob,
-  Missing,
   RegistryDocuments,
   type Fetching,
 } from './registry-documents.js';
@@ -28,6 +27,7 @@ import { schema1Image } from './schema1-image.js';
 import { selectManifest } from './select.js';
 import { withZtocs } from './soci/find.js';
 import { LAYER_MIN } from './soci/write-ztoc.js';
+import { withExternalTocs } from './toc/external.js';
 
 export interface RegistrySource extends Fetching {
   readonly pull: PullPolicy;
@@ -52,26 +52,23 @@ export async function registryImage(
   const access = { ...source.access, host, repository };
   const top = await resolve(reference, access, source);
   const documents = new RegistryDocuments(top, access, source.store);
+  const tag = reference.tag ?? (reference.digest === undefined ? 'latest' : undefined);
   let beside: Promise<Beside> | undefined;
-  // The documents that the work turns out to need are fetched, and it is begun again.
-  for (;;) {
-    try {
-      if (isSchema1Type(top.mediaType)) {
-        return await schema1Image(documents, access, source, { reference: reference.text, platform });
-      }
-      const { descriptor, platform: said, warnings } = selectManifest(documents, { platform });
-      const manifest = readManifest(documents, descriptor);
-      const digest = parseDigest(descriptor.digest);
-      beside ??= findBeside(digest, blobsOf(manifest), access, source);
-      await fetchFooters(manifest, documents, source);
-      const expected = { reference: reference.text, platform: said, wanted: platform, warnings };
-      const image = ociImage(documents, descriptor, expected);
-      return await withIndexes(image, digest, await beside, { access, source });
-    } catch (e) {
-      if (!(e instanceof Missing)) throw e;
-      await fetchDocument(e, access, source);
+  const read = async (): Promise<Image> => {
+    if (isSchema1Type(top.mediaType)) {
+      return schema1Image(documents, access, source, { reference: reference.text, platform });
     }
-  }
+    const { descriptor, platform: said, warnings } = selectManifest(documents, { platform });
+    const manifest = readManifest(documents, descriptor);
+    const digest = parseDigest(descriptor.digest);
+    beside ??= findBeside(digest, blobsOf(manifest), access, source);
+    await fetchFooters(manifest, documents, source);
+    const expected = { reference: reference.text, platform: said, wanted: platform, warnings };
+    const image = ociImage(documents, descriptor, expected);
+    const complete = await withExternalTocs(image, { tag, platform }, access, source);
+    return withIndexes(complete, digest, await beside, { access, source });
+  };
+  return fetchingDocuments(read, access, source);
 }
 
 function blobsOf({ layers }: Pick<Manifest, 'layers'>): Digest[] {

@@ -40,6 +40,21 @@ t.test('tocPlaceOf takes what a descriptor binds by a digest', async (t) => {
   t.equal(tocPlaceOf(gzip, { [estargz]: `sha512:${'a'.repeat(128)}` }), undefined, 'the format knows SHA-256 only');
 });
 
+t.test('readToc takes the table of an eStargz from another blob', async (t) => {
+  const { blob, table, annotations } = await makeEstargz([{ name: 'f', content: 'hello' }], { external: true });
+  const digest = annotations['containerd.io/snapshot/stargz/toc.digest'] ?? '';
+  const place = { format: 'estargz', digest } as const;
+  const { json, dataEnd } = readToc(blobOf(blob), place, blobOf(table.blob));
+  t.equal(dataEnd, blob.length - 46);
+  t.equal(parseToc(json, dataEnd).entries[0]?.name, 'f');
+  t.throws(() => readToc(blobOf(blob), place), { code: 'MANIFEST_INVALID' }, 'its own blob has none');
+  t.throws(() => readToc(blobOf(blob), { format: 'estargz', digest: sha('0') }, blobOf(table.blob)), {
+    code: 'BLOB_DIGEST_MISMATCH',
+  });
+  const own = await makeEstargz([{ name: 'f', content: 'hello' }]);
+  t.throws(() => readToc(blobOf(own.blob), place, blobOf(table.blob)), { code: 'MANIFEST_INVALID' });
+});
+
 t.test('readToc finds and verifies the table of an eStargz', async (t) => {
   const layer = await makeEstargz([{ name: 'a', content: 'hello' }]);
   const [digest = ''] = Object.values(layer.annotations);

@@ -12,12 +12,16 @@ export interface Estargz {
   readonly tar: Buffer;
   /** Of the layer's descriptor. */
   readonly annotations: Readonly<Record<string, string>>;
+  /** With `external`: a layer of the image that has the tables. */
+  readonly table: { readonly tar: Buffer; readonly blob: Buffer };
   readonly toc: { readonly version: 1; readonly entries: readonly Record<string, unknown>[] };
 }
 
 export interface EstargzOptions {
   /** Bytes of a chunk of a file. Default 4 MiB. */
   readonly chunkSize?: number;
+  /** The table is to be in another image. */
+  readonly external?: boolean;
   /** Changes the table before it is written. */
   readonly edit?: (entries: Record<string, unknown>[]) => void;
 }
@@ -28,7 +32,7 @@ const sha256 = (bytes: Uint8Array): string => `sha256:${createHash('sha256').upd
 
 export async function makeEstargz(
   parts: readonly Entry[],
-  { chunkSize = 4 * 1024 * 1024, edit }: EstargzOptions = {},
+  { chunkSize = 4 * 1024 * 1024, external = false, edit }: EstargzOptions = {},
 ): Promise<Estargz> {
   const members: Buffer[] = [];
   const tar: Buffer[] = [];
@@ -71,11 +75,13 @@ export async function makeEstargz(
   const toc = { version: 1 as const, entries };
   const json = Buffer.from(JSON.stringify(toc, undefined, '\t'));
   const tocAt = offset;
-  put(await makeTar([{ name: 'stargz.index.json', content: json }], { end: false }));
+  const table = await makeTar([{ name: 'stargz.index.json', content: json }], { end: false });
+  if (!external) put(table);
   put(END);
   flush();
   return {
-    blob: Buffer.concat([...members, footer(tocAt)]),
+    blob: Buffer.concat([...members, external ? footer('STARGZEXTERNALTOC') : footer(`${hexadecimal(tocAt)}STARGZ`)]),
+    table: { tar: Buffer.concat([table, END]), blob: gzipSync(Buffer.concat([table, END])) },
     tar: Buffer.concat(tar),
     annotations: { 'containerd.io/snapshot/stargz/toc.digest': sha256(json) },
     toc,
@@ -97,12 +103,13 @@ function describe(part: Entry, size: number): Record<string, unknown> {
   };
 }
 
-/** 51 bytes: a gzip header with an extra field, an empty deflate block, and what a gzip trailer has of nothing. */
-function footer(tocOffset: number): Buffer {
-  const mark = Buffer.from(`${tocOffset.toString(16).padStart(16, '0')}STARGZ`);
+const hexadecimal = (offset: number): string => offset.toString(16).padStart(16, '0');
+
+/** A gzip header with `mark` in an extra field, an empty deflate block, and what a gzip trailer has of nothing. */
+function footer(mark: string): Buffer {
   return Buffer.concat([
-    Buffer.from([0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 26, 0, 0x53, 0x47, 22, 0]),
-    mark,
+    Buffer.from([0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, mark.length + 4, 0, 0x53, 0x47, mark.length, 0]),
+    Buffer.from(mark),
     Buffer.from([1, 0, 0, 0xff, 0xff]),
     Buffer.alloc(8),
   ]);

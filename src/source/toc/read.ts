@@ -7,7 +7,7 @@ import { LaminaError } from '../../errors.js';
 import type { TarEntry } from '../../tar/entry.js';
 import { TarReader } from '../../tar/reader.js';
 import type { RandomAccessBlob } from '../blob.js';
-import { findFooter } from '../estargz.js';
+import { externalFooter, findFooter } from '../estargz.js';
 import { TOC_LIMIT } from './document.js';
 import type { TocPlace } from './place.js';
 
@@ -22,9 +22,20 @@ const TOC_NAME = 'stargz.index.json';
 /** Of a skippable frame of zstd (RFC 8878). */
 const FRAME_HEADER = 8;
 
-/** Throws MANIFEST_INVALID, BLOB_DIGEST_MISMATCH, COMPRESSION_*, LIMIT_EXCEEDED, TAR_* and what reading the blob throws. */
-export function readToc(blob: RandomAccessBlob, place: TocPlace): TocBytes {
-  return place.format === 'estargz' ? readEstargz(blob, place) : readChunked(blob, place);
+/**
+ * `external`: the blob that has the table of an eStargz which brings none. Throws MANIFEST_INVALID, BLOB_DIGEST_MISMATCH,
+ * COMPRESSION_*, LIMIT_EXCEEDED, TAR_* and what reading the blobs throws.
+ */
+export function readToc(blob: RandomAccessBlob, place: TocPlace, external?: RandomAccessBlob): TocBytes {
+  if (place.format === 'zstd-chunked') return readChunked(blob, place);
+  return external === undefined ? readEstargz(blob, place) : readExternal(blob, place, external);
+}
+
+function readExternal(blob: RandomAccessBlob, { digest }: TocPlace, external: RandomAccessBlob): TocBytes {
+  const dataEnd = externalFooter(blob);
+  if (dataEnd === undefined) throw invalid('the blob has no footer that says it is elsewhere');
+  if (external.size > TOC_LIMIT) throw tooLarge(external.size);
+  return { json: unpacked(readRange(external, 0, external.size), digest), dataEnd, compression: 'gzip' };
 }
 
 function readEstargz(blob: RandomAccessBlob, { digest }: TocPlace): TocBytes {
@@ -33,7 +44,12 @@ function readEstargz(blob: RandomAccessBlob, { digest }: TocPlace): TocBytes {
   const { tocOffset, start } = footer;
   if (tocOffset >= start) throw invalid('the footer names a place behind it');
   if (start - tocOffset > TOC_LIMIT) throw tooLarge(start - tocOffset);
-  const packed = readRange(blob, tocOffset, start - tocOffset);
+  const json = unpacked(readRange(blob, tocOffset, start - tocOffset), digest);
+  return { json, dataEnd: tocOffset, compression: 'gzip' };
+}
+
+/** Out of the tar that has it as its first entry, compressed with gzip. */
+function unpacked(packed: Buffer, digest: string): Buffer {
   let tar: Buffer;
   try {
     tar = gunzipSync(packed, { maxOutputLength: TOC_LIMIT });
@@ -44,10 +60,10 @@ function readEstargz(blob: RandomAccessBlob, { digest }: TocPlace): TocBytes {
   const reader = new TarReader((entry) => (found ??= entry));
   reader.push(tar);
   const run = found?.name === TOC_NAME ? found.data[0] : undefined;
-  if (run === undefined) throw invalid('it is not where the footer says');
+  if (run === undefined) throw invalid('it is not where it should be');
   const json = tar.subarray(run.position, run.position + run.length);
   check(json, digest);
-  return { json, dataEnd: tocOffset, compression: 'gzip' };
+  return json;
 }
 
 function readChunked(blob: RandomAccessBlob, place: Extract<TocPlace, { format: 'zstd-chunked' }>): TocBytes {
