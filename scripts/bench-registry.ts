@@ -143,7 +143,7 @@ class Bench {
     const copy = (from: string, name: string): Promise<unknown> =>
       run('skopeo', [...COPY, '--dest-tls-verify=false', from, `docker://${host}/${name}:latest`]);
     await copy(`oci:${image}`, 'gzip');
-    await copy(`oci:${image}`, 'soci');
+    await copy(`oci:${image}`, 'indexed');
     // By way of a layout: the registry has the layers already, in another form.
     const chunked = `oci:${join(this.#directory, 'chunked')}:latest`;
     await run('skopeo', [...COPY, ...CHUNKED, `oci:${image}`, chunked]);
@@ -156,7 +156,7 @@ class Bench {
     await run('skopeo', [...COPY, ...CHUNKED, demo.reference, other]);
     await copy(other, 'other');
     const scratch = join(this.#directory, 'indexing');
-    await lamina(['--store', scratch, 'index', '--push', `docker://${host}/soci:latest`]);
+    await lamina(['--store', scratch, 'index', '--push', `docker://${host}/indexed:latest`]);
     await removeTree(scratch);
     if (estargz === undefined) return;
     const daemon = spawnDaemon(mkdtempSync(join(this.#directory, 'tracing-')));
@@ -176,7 +176,7 @@ class Bench {
             laminaWith('lamina, eStargz with a trace', `docker://${host}/traced:latest`),
           ]),
       laminaWith('lamina, zstd:chunked', `docker://${host}/chunked:latest`),
-      laminaWith('lamina, gzip with SOCI index', `docker://${host}/soci:latest`),
+      laminaWith('lamina, gzip with an index', `docker://${host}/indexed:latest`),
       laminaWith('lamina, gzip', `docker://${host}/gzip:latest`),
       laminaWith('lamina, gzip, second time', `docker://${host}/gzip:latest`, true),
       skopeoAndUmoci(`${host}/gzip:latest`),

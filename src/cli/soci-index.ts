@@ -57,7 +57,7 @@ export function makeSociIndex(image: Image, subject: Buffer): SociIndexBytes | u
     blobs.set(digest, bytes);
     return digest;
   };
-  const tool = `Lamina ${packageVersion()}`;
+  const tool = toolName();
   const ztocs = image.layers.flatMap((layer): IndexedZtoc[] => {
     const bytes = ztocOf(layer, tool);
     if (bytes === undefined || layer.digest === undefined) return [];
@@ -72,6 +72,11 @@ export function makeSociIndex(image: Image, subject: Buffer): SociIndexBytes | u
   const hasher = createHasher();
   hasher.update(manifest);
   return { manifest, digest: hasher.digest(), blobs, layers: ztocs.length };
+}
+
+/** What is written into indexes. */
+export function toolName(): string {
+  return `Lamina ${packageVersion()}`;
 }
 
 /** The descriptor of the image's manifest. */

@@ -20,6 +20,7 @@ function indexOf(layer: LayerSource): Pick<LayerContent, 'index' | 'verified'> {
   if (!isLazy(layer)) return { index: 'tar', verified: 'layer digest' };
   const name = basename(layer.directory);
   if (name.startsWith('toc-')) return { index: 'toc', verified: 'table of contents' };
+  if (name.startsWith('lamina-')) return { index: 'lamina', verified: 'Lamina index, provisional' };
   const provisional = name.startsWith('soci-provisional-');
   return { index: 'soci', verified: provisional ? 'SOCI index, provisional' : 'SOCI index' };
 }

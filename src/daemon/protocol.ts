@@ -118,14 +118,15 @@ export interface LayerContent {
   readonly digest: string | null;
   /** "local": nothing has to be fetched. */
   readonly source: 'local' | 'registry';
-  /** By its tar, all of which was read; by the table of contents that it brings; or by a ztoc of SOCI. */
-  readonly index: 'tar' | 'toc' | 'soci';
+  /** By its tar, all of which was read; by the table of contents that it brings; by a ztoc of SOCI; or by a Lamina index. */
+  readonly index: 'tar' | 'toc' | 'soci' | 'lamina';
   /**
    * What the bytes that are read are checked against: digests that we made when we hashed the whole layer, or those of its
-   * table of contents, which the manifest binds by a digest; or those of a SOCI index, which the manifest binds too, or only
+   * table of contents, which the manifest binds by a digest; or those of a SOCI or Lamina index, which the manifest binds too, or only
    * whoever may write to the repository, until the whole layer is here.
    */
-  readonly verified: 'layer digest' | 'table of contents' | 'SOCI index' | 'SOCI index, provisional';
+  readonly verified:
+    'layer digest' | 'table of contents' | 'SOCI index' | 'SOCI index, provisional' | 'Lamina index, provisional';
   /** Bytes of the blob: that are here, that reads have waited for since the daemon used it first, and all. */
   readonly fetched: number;
   readonly needed: number;

@@ -18,8 +18,8 @@ export interface PreparedLayer {
   readonly diffId: Digest;
   /** `layers/sha256-..` of the store. */
   readonly directory: string;
-  /** By its tar, all of which was read; by the table of contents that it brings; or by a ztoc of SOCI. */
-  readonly index: 'tar' | 'toc' | 'soci';
+  /** By its tar, all of which was read; by the table of contents that it brings; by a ztoc of SOCI; or by a Lamina index. */
+  readonly index: 'tar' | 'toc' | 'soci' | 'lamina';
   /** `maps/sha256-..` of the store; "" where the index is from elsewhere. */
   readonly mapPath: string;
   readonly blob: BlobLocation;
@@ -57,8 +57,18 @@ export function knownFromElsewhere(layer: Layer, store: Store): Known | undefine
   const directory = [true, ...(isWhole(layer) ? [] : [false])]
     .map((bound) => store.sociDirectory(digest, bound))
     .find(existsSync);
-  if (directory === undefined) return undefined;
-  return lazily(layer, directory, 'soci', new SociTable(readSealed(join(directory, 'ztoc'))));
+  if (directory !== undefined)
+    return lazily(layer, directory, 'soci', new SociTable(readSealed(join(directory, 'ztoc'))));
+  return isWhole(layer) ? undefined : knownAsShipped(layer, store.shippedDirectory(digest));
+}
+
+function knownAsShipped({ diffId, blob }: Layer, directory: string): Known | undefined {
+  const mapPath = join(directory, 'map');
+  const map = existsSync(directory) ? LayerMap.describe(mapPath) : undefined;
+  if (map === undefined) return undefined;
+  const { addressSpace } = readChunks(join(directory, 'chunks'));
+  const facts = { addressSpace, compression: map.facts.compression, points: map.count, kept: 0 };
+  return { prepared: { diffId, directory, index: 'lamina', mapPath, blob, ...facts, cached: true }, notes: [] };
 }
 
 export function isWhole({ blob }: Layer): boolean {

@@ -5,6 +5,7 @@ import { Worker, type MessagePort } from 'node:worker_threads';
 import { LaminaError } from '../errors.js';
 import { Lane } from '../source/fetch/lanes.js';
 import type { IndexJob, IndexedLayer } from '../layer/index-pass.js';
+import type { ShippedJob } from '../layer/shipped-pass.js';
 import type { IndexedToc, SociJob, TocJob } from '../layer/toc-pass.js';
 import type { RuntimeConfig } from '../bundle/runtime-config.js';
 import type { ConfigJob } from './configure.js';
@@ -36,7 +37,8 @@ const tables = new Lane(Math.max(1, THREADS_MAX - 1));
 const lanes: Readonly<Record<PrepareJob['op'], Lane>> = {
   index: indexing,
   toc: tables,
-  soci: indexing,
+  soci: tables,
+  shipped: tables,
   merge: new Lane(THREADS_MAX),
   configure: new Lane(CONFIGS_MAX),
 };
@@ -83,6 +85,11 @@ export class PrepareThreads {
   /** Throws what `indexSoci` throws, and an AbortError when `signal` says so. */
   async indexSoci(job: SociJob, signal?: AbortSignal): Promise<void> {
     await this.#run({ op: 'soci', job }, { signal });
+  }
+
+  /** Throws what `indexShipped` throws, and an AbortError when `signal` says so. */
+  async indexShipped(job: ShippedJob, signal?: AbortSignal): Promise<void> {
+    await this.#run({ op: 'shipped', job }, { signal });
   }
 
   /** {@link mergeToStore}, without keeping this thread where it takes long; throws an AbortError too. */

@@ -3,6 +3,7 @@ import { getHeapStatistics } from 'node:v8';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { toLaminaError, type SerializedError } from '../errors.js';
 import { HashThread } from '../layer/hash-thread.js';
+import { indexShipped, type ShippedJob } from '../layer/shipped-pass.js';
 import { PassHasher, type PassSink } from '../layer/hasher.js';
 import { indexLayer, type IndexJob } from '../layer/index-pass.js';
 import { indexSoci, indexToc, type SociJob, type TocJob } from '../layer/toc-pass.js';
@@ -19,6 +20,7 @@ export type PrepareJob =
   | { readonly op: 'index'; readonly job: IndexJob }
   | { readonly op: 'toc'; readonly job: TocJob }
   | { readonly op: 'soci'; readonly job: SociJob }
+  | { readonly op: 'shipped'; readonly job: ShippedJob }
   | { readonly op: 'merge'; readonly job: MergeJob }
   | { readonly op: 'configure'; readonly job: ConfigJob };
 
@@ -50,6 +52,8 @@ function doJob({ op, job }: PrepareJob, onProgress: (done: number) => void): unk
       return indexToc(job);
     case 'soci':
       return indexSoci(job);
+    case 'shipped':
+      return indexShipped(job);
     case 'merge':
       return mergeToStore(job);
     case 'configure':
@@ -60,7 +64,8 @@ function doJob({ op, job }: PrepareJob, onProgress: (done: number) => void): unk
 function what({ op, job }: PrepareJob): string {
   if (op === 'merge') return 'Merging the layers';
   if (op === 'configure') return `Reading ${job.prepared.image.reference}`;
-  return `Indexing ${op === 'soci' ? job.ztoc.path : job.blob.path}`;
+  if (op === 'soci') return `Indexing ${job.ztoc.path}`;
+  return `Indexing ${op === 'shipped' ? job.digest : job.blob.path}`;
 }
 
 function heapSize(): number {

@@ -162,19 +162,31 @@ async function prepareLazily(
   threads: PrepareThreads,
   { fetcher, signal }: { readonly fetcher: Fetcher | undefined; readonly signal: AbortSignal },
 ): Promise<Known | { readonly notes: readonly string[] }> {
-  const { blob, digest, size, soci, toc, externalToc, view } = layer;
+  const { blob, diffId, digest, size, soci, toc, externalToc, shipped, view } = layer;
   const before = knownFromElsewhere(layer, store);
   if (before !== undefined) return before;
-  const ztoc = soci?.bound === false && isWhole(layer) ? undefined : soci;
-  if (digest === undefined || (toc === undefined && ztoc === undefined)) return { notes: [] };
+  const provisional = !isWhole(layer);
+  const parts = provisional ? shipped : undefined;
+  const ztoc = soci?.bound === false && (!provisional || parts !== undefined) ? undefined : soci;
+  if (digest === undefined || (toc === undefined && ztoc === undefined && parts === undefined)) return { notes: [] };
   const temporary = store.temporary();
   try {
     if (toc === undefined && ztoc !== undefined) {
       const layerDirectory = store.sociDirectory(digest, ztoc.bound);
       const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory };
       await threads.indexSoci(job, signal);
+    } else if (toc === undefined && parts !== undefined) {
+      const layerDirectory = store.shippedDirectory(digest);
+      await threads.indexShipped({ parts, diffId, digest, size, temporary, layerDirectory }, signal);
     } else if (toc !== undefined) {
-      const job = { toc, external: externalToc, blob, view, temporary, layerDirectory: store.tocDirectory(digest, view) };
+      const job = {
+        toc,
+        external: externalToc,
+        blob,
+        view,
+        temporary,
+        layerDirectory: store.tocDirectory(digest, view),
+      };
       const { prefetch } = await threads.indexToc(job, signal);
       // Nobody waits for it; who reads what it brings does, and is told when it fails.
       if (prefetch > 0 && blob.kind === 'registry') void fetcher?.want(blob, 0, prefetch).catch(() => undefined);

@@ -179,6 +179,21 @@ export class LayerMap {
     return { start: from < 0 ? 0 : Math.max(at(from) - 1, 0), end: next < this.count ? at(next) : this.facts.blobSize };
   }
 
+  /** Whether points ascend from the beginning of the stream to its end, none further than `gap` from the next; bytes. */
+  isOrderly(gap: { readonly output: number; readonly input: number }): boolean {
+    const { blobSize, streamSize } = this.facts;
+    const input = (index: number): number => Number(this.#table.readBigUInt64LE(index * POINT));
+    if (this.count === 0) return streamSize === 0;
+    if (this.output(0) !== 0) return false;
+    for (let i = 0; i < this.count; i++) {
+      const last = i + 1 === this.count;
+      const out = this.output(i + 1) - this.output(i);
+      const into = (last ? blobSize : input(i + 1)) - input(i);
+      if (!(out > 0 || (last && out === 0)) || out > gap.output || !(into > 0) || into > gap.input) return false;
+    }
+    return true;
+  }
+
   /** Throws STORE_CORRUPT. */
   point(index: number): RestartPoint {
     const at = index * POINT;

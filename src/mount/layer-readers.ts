@@ -17,7 +17,7 @@ export interface LayerSource {
   readonly diffId: Digest;
   /** `layers/sha256-..` of the store. */
   readonly directory: string;
-  /** `maps/sha256-..` of the store; "" for a layer that {@link isLazy}. */
+  /** `maps/sha256-..` of the store; "" or in `directory` for a layer that {@link isLazy}. */
   readonly mapPath: string;
   readonly blob: BlobLocation;
   /** Bytes: the uncompressed stream and what the index put behind it. */
@@ -25,9 +25,9 @@ export interface LayerSource {
   readonly verify: VerifyMode;
 }
 
-/** Whether the layer is known by its table of contents alone: what is read of it has to be fetched first. */
-export function isLazy({ mapPath }: Pick<LayerSource, 'mapPath'>): boolean {
-  return mapPath === '';
+/** Whether the layer is known by an index from elsewhere: what is read of it has to be fetched first. */
+export function isLazy({ mapPath, directory }: Pick<LayerSource, 'mapPath' | 'directory'>): boolean {
+  return mapPath === '' || mapPath.startsWith(directory);
 }
 
 export interface LayerReadersOptions {

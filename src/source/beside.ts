@@ -7,19 +7,23 @@ import { MANIFEST_LIMIT } from '../oci/limits.js';
 import type { Store } from '../store/store.js';
 import { embeddedBytes, verified } from './documents.js';
 import type { RegistryAccess } from './fetch/access.js';
-import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex } from './lamina-index.js';
-import type { Fetching } from './registry-documents.js';
+import type { Fetcher } from './fetch/fetcher.js';
+import type { ShippedPart } from './image.js';
+import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex, type LayerParts } from './lamina-index.js';
+import { registryBlob, type Fetching } from './registry-documents.js';
 import { TRACE_LIMIT, parseTrace, type TracePart } from './trace.js';
 
 export interface Beside {
   readonly referrers: readonly Descriptor[];
   /** What containers of the image have read first, elsewhere. */
   readonly trace: readonly TracePart[];
+  /** What a Lamina index has of its layers, by the digests of their blobs. */
+  readonly layers: ReadonlyMap<Digest, LayerParts<ShippedPart>>;
   /** Why something of it cannot be used. */
   readonly warnings: readonly string[];
 }
 
-const NOTHING: Beside = { referrers: [], trace: [], warnings: [] };
+const NOTHING: Beside = { referrers: [], trace: [], layers: new Map(), warnings: [] };
 
 /** `layers`: digests of their blobs. What fails is not needed, and becomes a warning. */
 export async function findBeside(
@@ -40,17 +44,27 @@ export async function findBeside(
   if (found === undefined) return { ...NOTHING, referrers };
   try {
     const { bytes } = await fetcher.manifest(access, parseDigest(found.digest));
-    const { trace } = parseLaminaIndex(bytes.subarray(0, MANIFEST_LIMIT), manifest);
-    if (trace === undefined) return { ...NOTHING, referrers };
-    const digest = parseDigest(trace.digest);
-    const what = 'the trace';
-    const text =
-      embeddedBytes(trace, digest, what) ??
-      verified(await fetcher.document(access, digest, TRACE_LIMIT, what), digest, what);
-    return { ...NOTHING, referrers, trace: parseTrace(text) };
+    const index = parseLaminaIndex(bytes.subarray(0, MANIFEST_LIMIT), manifest);
+    const located = ({ digest: text, size }: Descriptor): ShippedPart => {
+      const digest = parseDigest(text);
+      return { blob: registryBlob(digest, size, access, store), digest };
+    };
+    const shipped = [...index.layers].map(([layer, { files, chunks, map }]) => {
+      const parts = { files: located(files), chunks: located(chunks), map: located(map) };
+      return [layer, parts] as const;
+    });
+    const trace = index.trace === undefined ? [] : await readTrace(index.trace, access, fetcher);
+    return { ...NOTHING, referrers, trace, layers: new Map(shipped) };
   } catch (e) {
     return { ...NOTHING, referrers, warnings: [`its Lamina index cannot be used: ${toLaminaError(e).message}`] };
   }
+}
+
+async function readTrace(trace: Descriptor, access: RegistryAccess, fetcher: Fetcher): Promise<TracePart[]> {
+  const digest = parseDigest(trace.digest);
+  const what = 'the trace';
+  const embedded = embeddedBytes(trace, digest, what);
+  return parseTrace(embedded ?? verified(await fetcher.document(access, digest, TRACE_LIMIT, what), digest, what));
 }
 
 /** Whether an index of the blob, of whatever kind, is in the store. */
@@ -61,5 +75,6 @@ export function isKnown(blob: Digest, store: Store): boolean {
     store.tocDirectory(blob, 'estargz'),
     store.sociDirectory(blob, true),
     store.sociDirectory(blob, false),
+    store.shippedDirectory(blob),
   ].some((path) => existsSync(path));
 }

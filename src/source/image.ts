@@ -3,6 +3,7 @@ import type { Digest } from '../digest/index.js';
 import type { BlobLocation } from './blob.js';
 import type { ImageConfig } from '../oci/config.js';
 import type { Platform } from '../oci/platform.js';
+import type { LayerParts } from './lamina-index.js';
 import type { TocPlace } from './toc/place.js';
 import type { TracePart } from './trace.js';
 
@@ -11,6 +12,12 @@ import type { TracePart } from './trace.js';
  * whiteouts; `estargz`, without the files that only a lazy loader wants.
  */
 export type LayerView = 'aci' | 'estargz';
+
+/** A blob that whoever may write to the repository has put there. */
+export interface ShippedPart {
+  readonly blob: BlobLocation;
+  readonly digest: Digest;
+}
 
 export interface LayerZtoc {
   readonly blob: BlobLocation;
@@ -35,6 +42,8 @@ export interface Layer {
   readonly externalToc?: BlobLocation | undefined;
   /** The ztoc that a SOCI index has for it, of one in a registry. */
   readonly soci?: LayerZtoc | undefined;
+  /** The parts of its Lamina index, of one in a registry. */
+  readonly shipped?: LayerParts<ShippedPart> | undefined;
   /**
    * Absolute paths (raw bytes in latin1), list by list: of the layer's tree only what every list has is used, and the
    * directories on the way there. appc images have these; they belong to the image, not to the layer.

@@ -101,15 +101,20 @@ async function resolve(
   return now;
 }
 
-/** With the ztocs of a SOCI index, where there are layers that are worth it and about which nothing is known yet. */
+/** With what a Lamina index has; and with the ztocs of a SOCI index, where there are layers that are worth it and about which nothing is known yet. */
 async function withIndexes(
   image: Image,
   manifest: Digest,
-  { referrers, trace, warnings }: Beside,
+  { referrers, trace, layers: shippedOf, warnings }: Beside,
   { access, source }: { readonly access: RegistryAccess; readonly source: RegistrySource },
 ): Promise<Image> {
   const { fetcher, store } = source;
-  const known = { ...image, trace, warnings: [...image.warnings, ...warnings] };
+  const withShipped = (layer: Layer): Layer => {
+    const shipped = layer.digest === undefined || layer.toc !== undefined ? undefined : shippedOf.get(layer.digest);
+    return shipped === undefined ? layer : { ...layer, shipped };
+  };
+  const layers = image.layers.map(withShipped);
+  const known = { ...image, layers, trace, warnings: [...image.warnings, ...warnings] };
   const isWorthIt = ({ digest, size, toc }: Layer): boolean =>
     toc === undefined && size >= LAYER_MIN && digest !== undefined && !isKnown(digest, store);
   if (access.offline === true || !image.layers.some(isWorthIt)) return known;

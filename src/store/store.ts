@@ -6,6 +6,7 @@
  *     layers/sha256-DIFFID/   tree.erofs, chunks, data; with -VIEW behind the name, of another tree of the same tar
  *     layers/toc-sha256-BLOB/ of a layer known by its table of contents alone: tree.erofs, toc, data, digests
  *     layers/soci[-provisional]-sha256-BLOB/   of one known by a ztoc of SOCI: tree.erofs, ztoc, data, digests
+ *     layers/lamina-provisional-sha256-BLOB/   of one known by a Lamina index: tree.erofs, chunks, map, data
  *     maps/sha256-BLOB        how a blob yields its layer
  *     images/HEX.erofs        merged trees
  *     blobs/ALGORITHM/HEX     what registries have given: documents; layers as far as they were fetched, with HEX.blocks beside
@@ -73,6 +74,11 @@ export class Store {
   /** Of a layer that is known by a ztoc of SOCI; `bound`: by one that the image's manifest binds. */
   sociDirectory(blob: Digest, bound: boolean): string {
     return join(this.path, 'layers', `${bound ? 'soci' : 'soci-provisional'}-${digestFileName(blob)}`);
+  }
+
+  /** Of a layer that is known by what another machine has put beside its image. */
+  shippedDirectory(blob: Digest): string {
+    return join(this.path, 'layers', `lamina-provisional-${digestFileName(blob)}`);
   }
 
   mapPath(blob: Digest): string {

@@ -89,7 +89,8 @@ const map: Target = {
   repair: sealed,
   run(bytes) {
     const decoded = openMap(bytes);
-    const answers: string[] = [JSON.stringify(decoded.facts)];
+    const orderly = decoded.isOrderly({ output: 1e7, input: 1e7 });
+    const answers: string[] = [JSON.stringify(decoded.facts), String(orderly)];
     for (let i = 0; i < Math.min(decoded.count, 50); i++) {
       answers.push(`${decoded.output(i)} ${decoded.find(decoded.output(i))}`);
       try {

@@ -9,6 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
 import type { DaemonStatus, LayerContent, MountContent } from '../../src/daemon/protocol.js';
+import { parseDigest } from '../../src/digest/index.js';
+import { RegistryClient } from '../../src/source/registry/client.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { alone } from '../support/alone.js';
 import { commandExists } from '../support/commands.js';
@@ -19,7 +21,7 @@ import { makeLayout, type MadeImage } from '../support/images.js';
 import { push, startRegistry } from '../support/registry.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
-import type { Entry } from '../support/tar.js';
+import { makeTar, type Entry } from '../support/tar.js';
 
 const needed = ['skopeo', 'docker-registry', 'umoci'];
 const missing = needed.filter((name) => !commandExists(name));
@@ -59,6 +61,13 @@ const entries: readonly Entry[] = [
 ];
 
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+
+const INDEX = 'application/vnd.oci.image.index.v1+json';
+
+interface Referrer {
+  readonly artifactType: string;
+  readonly digest: string;
+}
 
 interface Index {
   readonly manifests: readonly { readonly digest: string }[];
@@ -175,7 +184,7 @@ t.test('What containers have read first on one machine is fetched before it is r
   for (const name of read) await readFile(join(mountpoint, name));
   const pushed = await daemon.lamina(['index', '--push', reference]);
   t.equal(pushed.code, 0, pushed.stderr);
-  t.match(pushed.stderr, /Pushed sha256:[0-9a-f]{64}, a trace of \d+ parts/);
+  t.match(pushed.stderr, /Pushed sha256:[0-9a-f]{64}, a Lamina index of a trace of \d+ parts/);
 
   const other = await startDaemon(t, undefined, NO_BACKGROUND);
   const there = await mounted(other, reference, '--engine', 'fuse');
@@ -353,6 +362,124 @@ t.test('zstd:chunked as skopeo makes it is mounted without its content', async (
   t.ok(readFileSync(join(mountpoint, 'hard')).equals(LARGE));
 });
 
+/** Seekable zstd (zstd, contrib/seekable_format): a frame for each MiB, and where they are in a frame that decoders skip. */
+function seekableZstd(bytes: Buffer): Buffer {
+  const frames: Buffer[] = [];
+  const table: Buffer[] = [];
+  for (let at = 0; at < bytes.length; at += 1024 * 1024) {
+    const piece = bytes.subarray(at, at + 1024 * 1024);
+    const frame = execFileSync('zstd', ['-q', '-c', '-1'], { input: piece, maxBuffer: 1 << 24 });
+    const entry = Buffer.alloc(8);
+    entry.writeUInt32LE(frame.length, 0);
+    entry.writeUInt32LE(piece.length, 4);
+    frames.push(frame);
+    table.push(entry);
+  }
+  const footer = Buffer.alloc(9);
+  footer.writeUInt32LE(frames.length, 0);
+  footer.writeUInt32LE(0x8f92eab1, 5);
+  const header = Buffer.alloc(8);
+  header.writeUInt32LE(0x184d2a5e, 0);
+  header.writeUInt32LE(8 * frames.length + footer.length, 4);
+  return Buffer.concat([...frames, header, ...table, footer]);
+}
+
+t.test('Layers of all kinds are lazy where a Lamina index refers to their image', async (t) => {
+  if (cannotRun(t) || skipUnless(t, commandExists('zstd'), 'the command zstd is missing')) return;
+  const registry = await startRegistry(t);
+  const kinds = ['gzip', 'none', 'zstd'] as const;
+  const contentOf = (kind: string): Buffer => noise(12_000_000, kind);
+  const layers = await Promise.all(
+    kinds.map(async (kind) => {
+      const tar = await makeTar([...entries, { name: `of-${kind}`, content: contentOf(kind) }]);
+      return { tar, compression: kind, ...(kind === 'zstd' ? { blob: seekableZstd(tar) } : {}) };
+    }),
+  );
+  const image = await makeLayout(tempDir(t), { layers });
+  push(image.reference, registry.host, 'app:1');
+  const proxy = await startFaultProxy(t, registry.host);
+  const reference = `docker://${proxy.host}/app:1`;
+  const maker = await startDaemon(t, undefined, NO_BACKGROUND);
+  const pushed = await maker.lamina(['index', '--push', reference]);
+  t.equal(pushed.code, 0, pushed.stderr);
+  t.match(pushed.stderr, /a SOCI index of 2 layers/);
+  t.match(pushed.stderr, /a Lamina index of 3 layers, to/);
+  const whole = await mounted(maker, reference);
+  t.ok((await contents(maker)).every(({ index }) => index === 'tar'));
+
+  for (const engine of engines) {
+    if (engine === 'kernel' && kernelEngineObstacle() !== undefined) continue;
+    const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+    const mountpoint = await mounted(daemon, reference, '--engine', engine);
+    const known = await contents(daemon);
+    for (const layer of known) {
+      t.match(layer, { index: 'lamina', verified: 'Lamina index, provisional', source: 'registry' });
+      t.ok(layer.fetched < layer.size / 20, `${layer.fetched} of ${layer.size} bytes`);
+    }
+    t.ok((await readFile(join(mountpoint, 'd/small-7'))).equals(noise(700 + 13 * 7, 'small 7')));
+    const [, , upper] = await contents(daemon);
+    t.ok(upper!.fetched < upper!.size / 4, `a small file costs ${upper!.fetched} of ${upper!.size} bytes`);
+    let n = 0;
+    proxy.fault = (passing) => (isBlob(passing) && n++ === 0 ? { flipAt: 5000 } : undefined);
+    for (const kind of kinds) {
+      t.ok(
+        (await readFile(join(mountpoint, `of-${kind}`))).equals(contentOf(kind)),
+        `${kind}, wrong bytes fetched again`,
+      );
+    }
+    const { differences } = await compareTrees(mountpoint, whole);
+    t.same(differences, [], engine);
+    t.equal((await daemon.lamina(['umount', mountpoint])).code, 0);
+  }
+});
+
+t.test('A Lamina index that lies makes the layer be read as a whole', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  const image = await makeLayout(tempDir(t), {
+    layers: [{ entries: [...entries, { name: 'more', content: noise(12_000_000, 'more') }] }],
+  });
+  push(image.reference, registry.host, 'app:1');
+  const reference = `docker://${registry.host}/app:1`;
+  const maker = await startDaemon(t, undefined, NO_BACKGROUND);
+  t.equal((await maker.lamina(['index', '--push', reference])).code, 0);
+  const lists = `http://${registry.host}/v2/app/manifests/${image.manifest.digest.replace(':', '-')}`;
+  const list = (await (await fetch(lists, { headers: { accept: INDEX } })).json()) as { manifests: Referrer[] };
+  const own = list.manifests.find(({ artifactType }) => artifactType.includes('laminafs'));
+  const manifests = `http://${registry.host}/v2/app/manifests`;
+  const stored = await (await fetch(`${manifests}/${own!.digest}`, { headers: { accept: MANIFEST } })).text();
+  const { layers } = JSON.parse(stored) as { layers: { mediaType: string; digest: string; size: number }[] };
+  const map = layers.find(({ mediaType }) => mediaType.includes('map'))!;
+  const bytes = Buffer.from(await (await fetch(`http://${registry.host}/v2/app/blobs/${map.digest}`)).arrayBuffer());
+  // A map whose first restart point is not where the layer begins; its checksum is right.
+  const body = bytes.subarray(0, -32);
+  const names = body.readUInt8(9) + body.readUInt8(10) + body.readUInt32LE(36);
+  body.writeBigUInt64LE(512n, Math.ceil((48 + names) / 8) * 8 + 8);
+  const lie = Buffer.concat([body, createHash('sha256').update(body).digest()]);
+  const digest = `sha256:${createHash('sha256').update(lie).digest('hex')}`;
+  const client = new RegistryClient({ host: registry.host });
+  t.teardown(() => client.close());
+  await client.pushBlob('app', { digest: parseDigest(digest), size: lie.length, bytes: () => lie });
+  const lying = Buffer.from(stored.replace(map.digest, digest));
+  await client.pushManifest('app', { bytes: lying, mediaType: MANIFEST });
+  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+  const mountpoint = mkdtempSync(join(daemon.directory, 'mnt-'));
+  const { code, stderr } = await daemon.lamina(['mount', reference, mountpoint]);
+  t.equal(code, 0, stderr);
+  t.match(stderr, /it is read as a whole: The Lamina index of the layer cannot be used: its restart points/);
+  t.match(await contents(daemon), [{ index: 'tar', verified: 'layer digest' }]);
+  t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE));
+});
+
+/** Takes it off the list of what refers to an image: others are used then. */
+async function withoutLaminaIndex(host: string, { manifest }: MadeImage): Promise<void> {
+  const list = `http://${host}/v2/app/manifests/${manifest.digest.replace(':', '-')}`;
+  const index = (await (await fetch(list, { headers: { accept: INDEX } })).json()) as { manifests: Referrer[] };
+  const manifests = index.manifests.filter(({ artifactType }) => !artifactType.includes('laminafs'));
+  const body = JSON.stringify({ ...index, manifests });
+  await fetch(list, { method: 'PUT', headers: { 'content-type': INDEX }, body });
+}
+
 t.test('A gzip layer is mounted without its content where a SOCI index refers to its image', async (t) => {
   if (cannotRun(t)) return;
   const registry = await startRegistry(t);
@@ -368,6 +495,7 @@ t.test('A gzip layer is mounted without its content where a SOCI index refers to
   const directory = join(maker.directory, 'soci');
   t.equal((await maker.lamina(['index', '--soci', directory, reference])).code, 0);
   execFileSync('skopeo', ['inspect', '--raw', `oci:${directory}`], { stdio: 'ignore' });
+  await withoutLaminaIndex(registry.host, image);
 
   const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
   const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');

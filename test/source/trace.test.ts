@@ -67,14 +67,14 @@ t.test('parts that are near to each other are asked for at once, the first used 
 t.test('a Lamina index is for one image, and has its trace embedded where it is short', async (t) => {
   const subject = { mediaType: 'application/vnd.oci.image.manifest.v1+json', digest: a, size: 7 };
   const short = encodeTrace([{ blob: b, start: 0, end: 1 }]);
-  const { manifest, blobs } = encodeLaminaIndex({ subject, trace: short });
+  const { manifest, blobs } = encodeLaminaIndex({ subject, trace: short, layers: [] });
   const { trace } = parseLaminaIndex(manifest, a);
   t.match(trace, { digest: digestOf(short), size: short.length, data: short.toString('base64') });
   t.strictSame(blobs[1], short);
   const long = Buffer.alloc(300 * KiB, ' ');
-  t.equal(parseLaminaIndex(encodeLaminaIndex({ subject, trace: long }).manifest, a).trace?.data, undefined);
+  t.equal(parseLaminaIndex(encodeLaminaIndex({ subject, trace: long, layers: [] }).manifest, a).trace?.data, undefined);
   const tooLong = Buffer.alloc(1100 * KiB, ' ');
-  const refused = encodeLaminaIndex({ subject, trace: tooLong }).manifest;
+  const refused = encodeLaminaIndex({ subject, trace: tooLong, layers: [] }).manifest;
   for (const [bytes, image] of [
     [manifest, b],
     [Buffer.from(manifest.toString().replace(LAMINA_ARTIFACT_TYPE, 'application/x')), a],

@@ -89,7 +89,7 @@ export async function indexImage(context: Context, reference: string, options: I
   const start = performance.now();
   const prepared = await interruptible((signal) => prepare(context, image, { ...options, signal }));
   const seconds = (performance.now() - start) / 1000;
-  if (options.push === true) await pushIndex(context, image, options);
+  if (options.push === true) await pushIndex(context, prepared, options);
   if (options.soci !== undefined) writeIndex(context, image, resolve(context.cwd, options.soci));
   return summarize(prepared, seconds);
 }

@@ -99,14 +99,17 @@ export class Download {
     return this.#file.has(start, end);
   }
 
-  /** Resolves when the bytes are in the store. Throws REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH, DISK_FULL, IO. */
-  want(start: number, end: number): Promise<void> {
+  /** Resolves when the bytes are in the store; `mounted`: see ToFetcher. Throws REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH, DISK_FULL, IO. */
+  want(start: number, end: number, mounted: boolean): Promise<void> {
     if (this.#file.has(start, end)) return Promise.resolve();
     const again = [...this.#waiters].some((waiter) => waiter.start <= start && end <= waiter.end);
     return new Promise((resolve, reject) => {
       this.#waiters.add({ start, end, resolve, reject });
       this.#cover(start, this.#reach(start, end), this.#options.lanes.demand);
-      if (!again) this.#learn(start, end);
+      if (again) return;
+      // Who reads all of it says nothing about what is read first.
+      if (mounted && this.#streamers === 0) this.#options.trace.add({ start, end });
+      this.#lookAhead(start, end);
     });
   }
 
@@ -125,16 +128,14 @@ export class Download {
     return more !== undefined && more.start <= end ? more.end : end;
   }
 
-  /** What is wanted tells what will be. */
-  #learn(start: number, end: number): void {
-    // Who reads all of it says nothing about what is read first.
-    if (this.#streamers === 0) this.#options.trace.add({ start, end });
+  #lookAhead(start: number, end: number): void {
     this.#wantedAt = performance.now();
     const follows = start >= this.#frontier - STRIDE && start <= this.#frontier + STRIDE;
     this.#inOrder = follows ? this.#inOrder + end - start : 0;
     this.#frontier = end;
     this.#wanted += end - start;
-    if (this.#wanted > this.#file.size * MOST && this.#streamers === 0) {
+    const isAll = start === 0 && end === this.#file.size;
+    if (this.#wanted > this.#file.size * MOST && this.#streamers === 0 && !isAll) {
       // Who waits for parts of it is told when it fails.
       void this.stream(new AbortController().signal).catch(() => undefined);
     } else if (this.#inOrder > IN_ORDER_MIN) {

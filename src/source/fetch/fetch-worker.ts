@@ -149,7 +149,7 @@ class Client {
   async #handle(request: Exclude<ToFetcher, { op: 'unstream' }>): Promise<Answer> {
     switch (request.op) {
       case 'want':
-        await want(request.blob, request.start, request.end);
+        await want(request);
         return {};
       case 'discard':
         downloadOf(request.blob);
@@ -201,11 +201,11 @@ class Client {
   }
 }
 
-async function want(blob: RemoteBlobSpec, start: number, end: number): Promise<void> {
+async function want({ blob, start, end, mounted = false }: Extract<ToFetcher, { op: 'want' }>): Promise<void> {
   const download = downloadOf(blob);
   // Another mount may have the same blob and ask for it.
   if (blob.access.offline === true && !download.has(start, end)) throw offline(blob);
-  await download.want(start, end);
+  await download.want(start, end, mounted);
 }
 
 function prefetch(blob: RemoteBlobSpec, start: number, end: number): void {

@@ -50,7 +50,7 @@ export class FetchPort {
     const answer = await new Promise<FromFetcher>((resolve) => {
       if (this.#pending.size === 0) this.#port.on('message', this.#onAnswer);
       this.#pending.set(id, resolve);
-      this.#port.postMessage({ op: 'want', id, blob, start, end } satisfies ToFetcher);
+      this.#port.postMessage({ op: 'want', id, blob, start, end, mounted: true } satisfies ToFetcher);
     });
     if (answer.error !== undefined) throw LaminaError.fromJSON(answer.error);
   }

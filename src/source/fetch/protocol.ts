@@ -35,6 +35,8 @@ export type ToFetcher =
       readonly blob: RemoteBlobSpec;
       readonly start: number;
       readonly end: number;
+      /** For a reader of a mounted image: such parts make up its trace. */
+      readonly mounted?: boolean | undefined;
       readonly done?: Int32Array | undefined;
     }
   /** All of it shall be, from the beginning on; asked for from the main thread, which may say `unstream` of the same id. */

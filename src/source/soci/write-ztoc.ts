@@ -16,14 +16,18 @@ export const LAYER_MIN = 10 * 1024 * 1024;
 /** Bytes read at a time. */
 const PIECE = 1024 * 1024;
 
-export interface ZtocJob {
+export interface FileListJob {
   readonly blob: ByteSource;
   /** Of the blob. */
   readonly digest: Digest;
-  /** The format knows no other. */
-  readonly compression: Exclude<Compression, 'zstd'>;
+  readonly compression: Compression;
   /** Goes into the ztoc: "Lamina 1.2.3". */
   readonly tool: string;
+}
+
+export interface ZtocJob extends FileListJob {
+  /** The format knows no other. */
+  readonly compression: Exclude<Compression, 'zstd'>;
   readonly spanSize?: number;
 }
 
@@ -48,6 +52,15 @@ export function writeZtoc({ blob, digest, compression, tool, spanSize = SPAN_SIZ
   return encodeZtoc({ ...spans, tool, files, spanDigests });
 }
 
+/** A list of the layer's files only: a ztoc whose one span says nothing. Throws what {@link writeZtoc} throws. */
+export function writeFileList({ blob, digest, compression, tool }: FileListJob): Buffer {
+  const { files, size } = readLayer(blob, digest, compression, undefined);
+  return encodeZtoc({
+    ...{ tool, files, algorithm: 'uncompressed', compressedSize: blob.size, uncompressedSize: size },
+    ...{ maxSpanId: 0, spanDigests: [digest], checkpoints: encodeTarCheckpoints(blob.size, blob.size) },
+  });
+}
+
 interface Read {
   readonly files: readonly ZtocFile[];
   /** Where spans begin. */
@@ -56,15 +69,17 @@ interface Read {
   readonly size: number;
 }
 
-function readLayer(blob: ByteSource, digest: Digest, compression: Compression, spanSize: number): Read {
+/** `spanSize`: bytes; undefined for no spans. */
+function readLayer(blob: ByteSource, digest: Digest, compression: Compression, spanSize: number | undefined): Read {
   const files: ZtocFile[] = [];
   const points: RestartPoint[] = [];
   const tar = new TarReader((entry) => files.push(fileOf(entry)), { origins: true });
   const hasher = createHasher(digest);
   const last = Buffer.alloc(WINDOW);
   // A span is longer than its size, not as long.
-  const spacing = spanSize + 1;
+  const spacing = (spanSize ?? Number.MAX_SAFE_INTEGER - 1) + 1;
   const onPoint = (point: RestartPoint): void => {
+    if (spanSize === undefined) return;
     if (points.length * WINDOW > ZTOC_LIMIT) throw tooLarge(points.length * WINDOW);
     // What was before a member is of no use in it, but SOCI's builder has it there.
     points.push({ ...inMember(point, blob), window: Buffer.from(last) });
