@@ -54,11 +54,20 @@ export function cleanPath(name: string): { components: string[]; escapes: boolea
   return { components, escapes };
 }
 
+/** Whether a symlink is on the way from `root`, or at its end. */
+export function meetsSymlink(root: Inode, components: readonly string[]): boolean {
+  let here: Inode | undefined = root;
+  for (const name of components) {
+    here = here.children?.get(name);
+    if (here === undefined) return false;
+    if (isSymlink(here)) return true;
+  }
+  return false;
+}
+
 export interface ResolveOptions {
   /** False: a symlink is not a directory. */
   readonly follow: boolean;
-  /** The answer is undefined where a symlink is on the way. */
-  readonly plain?: boolean | undefined;
   /** Makes what is missing, in place of whatever is there instead; without it the answer is undefined then. */
   readonly make?: ((replaced: Inode | undefined, parent: Inode, name: string) => Inode) | undefined;
   /** Given empty; holds the names from the root to where the way has led, without symlinks: in `make`, to `parent`. */
@@ -72,7 +81,7 @@ export interface ResolveOptions {
 export function resolveDirectory(
   root: Inode,
   components: readonly string[],
-  { follow, plain = false, make, trail }: ResolveOptions,
+  { follow, make, trail }: ResolveOptions,
 ): Inode | undefined {
   // Directories from the root to here, for ".."; names below that are to be made; and what is still to be walked, last first.
   const stack: Inode[] = [root];
@@ -93,7 +102,6 @@ export function resolveDirectory(
     }
     const child = missing.length === 0 ? here.children?.get(name) : undefined;
     if (follow && child !== undefined && isSymlink(child)) {
-      if (plain) return undefined;
       if (++hops > HOPS_MAX) throw loop(components);
       const target = child.target ?? '';
       if (target.startsWith('/')) {

@@ -68,7 +68,7 @@ export const marker = {
   names: 'trusted.lamina.names',
   /** On a directory: "NAME/PATH", NUL-separated: what the hard links in it to files of the layer name; as many as there is room for. */
   targets: 'trusted.lamina.targets',
-  /** On a directory: the place in the archive of the last of several entries for it; the inode's order is the first's. */
+  /** On a directory: the places in the archive of further entries for it, with commas; the inode's order is the first's. */
   again: 'trusted.lamina.again',
   /** On a directory: names, NUL-separated, that the layer whites out and has something else than a directory at; as many as there is room for. */
   whiteouts: 'trusted.lamina.whiteouts',
@@ -76,7 +76,7 @@ export const marker = {
   superseded: 'trusted.lamina.superseded',
   /** "y": such a directory of what goes through symlinks of the layer, at its path as written. */
   unresolved: 'trusted.lamina.unresolved',
-  /** "y": such a directory with one tree: the layer as it is without any below. With the former only. */
+  /** "y": such a directory with one tree: the layer as it is without any below; with none, the value says why. With the former only. */
   alone: 'trusted.lamina.alone',
   /** "y": a real character device 0:0 of the image, which without this would read as a whiteout. */
   device: 'trusted.lamina.device',

@@ -14,11 +14,14 @@ export interface Link {
   readonly target: string | undefined;
 }
 
+/** Entries of one directory whose places are kept; of more, the first and the last. */
+const AGAIN_MAX = 1000;
+
 export class DirectoryMarks {
   /** By directory: names that were something else before. */
   readonly #replaced = new NameSets();
-  /** Directories with several entries: the place of the last. */
-  readonly #again = new Map<Inode, number>();
+  /** Directories with several entries: the places of all but the first. */
+  readonly #again = new Map<Inode, number[]>();
   /** By directory: names, other than of directories, that the layer also whites out. */
   readonly #whitedOut = new NameSets();
   /** By directory and name. */
@@ -26,7 +29,10 @@ export class DirectoryMarks {
 
   /** A directory has a further entry, which stands at `order`. */
   again(directory: Inode, order: number): void {
-    this.#again.set(directory, order);
+    const known = this.#again.get(directory);
+    if (known === undefined) this.#again.set(directory, [order]);
+    else if (known.length < AGAIN_MAX) known.push(order);
+    else known[known.length - 1] = order;
   }
 
   /** A name is a hard link's. */
@@ -59,7 +65,7 @@ export class DirectoryMarks {
   copy(of: DirectoryMarks, copies: ReadonlyMap<Inode, Inode>): void {
     this.#replaced.copy(of.#replaced, copies);
     this.#whitedOut.copy(of.#whitedOut, copies);
-    for (const [directory, order] of of.#again) this.#again.set(copies.get(directory) ?? directory, order);
+    for (const [directory, orders] of of.#again) this.#again.set(copies.get(directory) ?? directory, [...orders]);
     for (const [directory, links] of of.#links) this.#links.set(copies.get(directory) ?? directory, new Map(links));
   }
 
@@ -69,7 +75,7 @@ export class DirectoryMarks {
     for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
       if (inode.order === 0) (inode.xattrs ??= new Map()).set(marker.implied, MARKED);
       const again = this.#again.get(inode);
-      if (again !== undefined) (inode.xattrs ??= new Map()).set(marker.again, Buffer.from(String(again), 'latin1'));
+      if (again !== undefined) (inode.xattrs ??= new Map()).set(marker.again, Buffer.from(again.join(','), 'latin1'));
       for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
       this.#markNames(inode);
     }

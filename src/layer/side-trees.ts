@@ -59,9 +59,9 @@ export class SideTrees {
 }
 
 /** Puts trees into `root`, for the merge to find by `kind`: in an appc image a file may have the name. */
-export function placeBeside(root: Inode, kind: Kind, list: readonly Inode[]): void {
+export function placeBeside(root: Inode, kind: Kind, list: readonly Inode[], value = MARKED): void {
   const trees = impliedDirectory();
-  trees.xattrs = new Map([[kind, MARKED]]);
+  trees.xattrs = new Map([[kind, value]]);
   for (const [i, tree] of list.entries()) trees.children?.set(String(i), tree);
   let name = '.wh..lamina';
   while (root.children?.has(name) === true) name += '.';

@@ -17,6 +17,7 @@ import {
   cleanPath,
   impliedDirectory,
   isDirectory,
+  meetsSymlink,
   resolveDirectory,
 } from '../erofs/paths.js';
 import { MARKED, S_IFCHR, S_IFREG, marker, type Inode } from '../erofs/tree.js';
@@ -58,6 +59,7 @@ export class TreeBuilder {
   readonly #unresolved = new SideTrees(() => this.#countInode());
   /** The layer as it is without any below, since the first entry for which that makes a difference. */
   #alone: TreeBuilder | undefined;
+  #aloneFailure: LaminaError | undefined;
   /** This is such a tree. */
   readonly #isAlone: boolean;
   readonly #marks = new DirectoryMarks();
@@ -86,7 +88,14 @@ export class TreeBuilder {
     const entry = this.#view === undefined ? found : viewed(found, this.#view);
     if (entry === undefined) return;
     this.#add(entry);
-    if (this.#alone !== undefined) this.#alone.#add(entry);
+    if (this.#alone === undefined || this.#aloneFailure !== undefined) return;
+    try {
+      this.#alone.#add(entry);
+    } catch (e) {
+      // Only who wants the layer alone has to know.
+      if (!(e instanceof LaminaError) || e.code === 'LIMIT_EXCEEDED') throw e;
+      this.#aloneFailure = e;
+    }
   }
 
   #add(entry: TarEntry): void {
@@ -122,8 +131,13 @@ export class TreeBuilder {
     this.#superseded.place(this.#root, marker.superseded);
     this.#unresolved.place(this.#root, marker.unresolved);
     this.#marks.place(this.#root);
-    if (this.#alone !== undefined) placeBeside(this.#root, marker.alone, [this.#alone.#finished()]);
+    if (this.#alone !== undefined) this.#placeAlone(this.#alone);
     return this.#root;
+  }
+
+  #placeAlone(alone: TreeBuilder): void {
+    if (this.#aloneFailure === undefined) placeBeside(this.#root, marker.alone, [alone.#finished()]);
+    else placeBeside(this.#root, marker.alone, [], Buffer.from(this.#aloneFailure.message));
   }
 
   #addRoot(entry: TarEntry): void {
@@ -238,9 +252,9 @@ export class TreeBuilder {
   /** `trail`: see {@link resolveDirectory}. Undefined where the merge has to follow a symlink. */
   #directory(components: readonly string[], about: string, trail: string[]): Inode | undefined {
     for (const name of components) this.#checkName(name, about);
+    if (!this.#isAlone && meetsSymlink(this.#root, components)) return undefined;
     return resolveDirectory(this.#root, components, {
       follow: true,
-      plain: !this.#isAlone,
       trail,
       make: (replaced, parent, name) => {
         this.#countInode();
@@ -276,9 +290,9 @@ export class TreeBuilder {
     const { components } = cleanPath(entry.linkName);
     const last = components.pop();
     if (last === undefined) throw linkInvalid(entry, 'its target is the root');
-    const parent = resolveDirectory(this.#root, components, { follow: true, plain: !this.#isAlone });
-    if (parent === undefined && resolveDirectory(this.#root, components, { follow: true }) !== undefined)
-      this.#divide();
+    const onlyMergeKnows = !this.#isAlone && meetsSymlink(this.#root, components);
+    if (onlyMergeKnows) this.#divide();
+    const parent = onlyMergeKnows ? undefined : resolveDirectory(this.#root, components, { follow: true });
     if (parent === linkParent && last === linkName) throw linkInvalid(entry, 'it is a link to itself');
     const path = `/${[...components, last].join('/')}`;
     const own = parent?.children?.get(last);

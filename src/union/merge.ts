@@ -181,7 +181,7 @@ class Merge {
     if (link !== undefined) {
       const target = this.#targets.get(inode) ?? this.#linkTarget(link);
       if (target === undefined || (entry.superseded && isDirectory(target))) return false;
-      if (isDirectory(target)) throw missingTarget(entry);
+      if (isDirectory(target) || (target === existing && this.#names(link, parent, name))) throw missingTarget(entry);
       this.#set(parent, name, target, existing);
       return true;
     }
@@ -243,6 +243,13 @@ class Merge {
       return directory;
     };
     return resolveDirectory(this.root, pathOf(place), { follow: this.#follow, make }) ?? this.root;
+  }
+
+  /** Whether a path, through whatever symlinks, is the one of `name` in `parent`. */
+  #names(path: string, parent: Inode, name: string): boolean {
+    const components = path.split('/').filter((part) => part !== '');
+    if (components.pop() !== name) return false;
+    return resolveDirectory(this.root, components, { follow: this.#follow }) === parent;
   }
 
   #findTarget(link: Inode): void {

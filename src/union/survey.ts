@@ -1,4 +1,5 @@
 /** What a layer's tree says to the merge: its names in their order, and what it takes away from the layers below. */
+import { LaminaError } from '../errors.js';
 import { isDirectory } from '../erofs/paths.js';
 import { isWhiteout, marker, type Inode } from '../erofs/tree.js';
 
@@ -22,7 +23,7 @@ export interface Place {
 
 /**
  * A layer's names, apart from what is only a whiteout or implied, and with what it has replaced itself; a directory that
- * has several entries comes twice, for the first and the last. A name's order is its inode's place in the archive, of a
+ * has several entries comes as often. A name's order is its inode's place in the archive, of a
  * file with several names what its directory has marked. Where the mark is missing, because it would be too long or the
  * tree is from before it, such names wait for the directories that they are in, which may take the place of lower
  * symlinks. `links`: what stands for a hard link to a lower layer and has several names, in the order of the archive.
@@ -48,8 +49,9 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
     const isOpaque = inode.xattrs?.has(marker.opaque) === true;
     if (isOpaque && !isNew && !isWhitedOut) opaques.push(place);
     if (!isRoot && inode.xattrs?.has(marker.implied) !== true) entries.push(place);
-    const again = inode.xattrs?.get(marker.again);
-    if (!isRoot && again !== undefined) entries.push({ ...place, order: Number(again.toString('latin1')) });
+    for (const order of isRoot ? [] : (textOf(inode, marker.again)?.split(',') ?? [])) {
+      entries.push({ ...place, order: Number(order) });
+    }
     place.isNew = isNew || isWhitedOut || isOpaque;
     // Trees of before the marker say it only by names that are still there.
     if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
@@ -85,11 +87,13 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
   return { entries, links, whiteouts, opaques };
 }
 
-/** The layer's tree as it is without any layer below. */
+/** The layer's tree as it is without any layer below. Throws PATH_LOOP where it has none. */
 export function aloneTree(layer: Inode): Inode {
   for (const child of layer.children?.values() ?? []) {
     if (child.xattrs?.has(marker.alone) !== true) continue;
     for (const tree of child.children?.values() ?? []) return tree;
+    const why = child.xattrs.get(marker.alone)?.toString('utf8') ?? '';
+    throw new LaminaError('PATH_LOOP', `Without the layers below, a layer means nothing: ${why}`);
   }
   return layer;
 }

@@ -1,6 +1,6 @@
 /** Finding and making directories in a tree that grows. */
 import t from 'tap';
-import { DEPTH_MAX, impliedDirectory, resolveDirectory } from '../../src/erofs/paths.js';
+import { DEPTH_MAX, impliedDirectory, meetsSymlink, resolveDirectory } from '../../src/erofs/paths.js';
 import { S_IFLNK, S_IFREG, type Inode } from '../../src/erofs/tree.js';
 
 function other(mode: number, target?: string): Inode {
@@ -25,14 +25,15 @@ t.test('what ".." takes back need not be a directory, and is not made', async (t
   t.notOk(root.children?.has('none'));
 });
 
-t.test('a plain way has no symlinks', async (t) => {
+t.test('a symlink on the way', async (t) => {
   const root = impliedDirectory();
-  root.children?.set('a', impliedDirectory()).set('link', symlink('a'));
-  const options = { follow: true, plain: true };
-  t.equal(resolveDirectory(root, ['a'], options), root.children?.get('a'));
-  t.equal(resolveDirectory(root, ['link'], options), undefined);
-  t.equal(resolveDirectory(root, ['link', 'new'], { ...options, make }), undefined, 'and nothing is made behind one');
-  t.equal(resolveDirectory(root, ['a', 'new'], { ...options, make }), root.children?.get('a')?.children?.get('new'));
+  const a = impliedDirectory();
+  root.children?.set('a', a).set('link', symlink('a'));
+  a.children?.set('loop', symlink('loop'));
+  t.notOk(meetsSymlink(root, ['a', 'b', 'c']));
+  t.notOk(meetsSymlink(root, []));
+  t.ok(meetsSymlink(root, ['link']));
+  t.ok(meetsSymlink(root, ['a', 'loop', 'x']), 'is not followed');
 });
 
 t.test('what is missing is made from there on, in place of what is no directory', async (t) => {
