@@ -8,6 +8,7 @@ import { LayerMap } from '../layer/map.js';
 import { SociTable } from '../layer/soci-table.js';
 import { TocTable, type ChunkTable } from '../layer/toc-table.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
+import { repositoryOf } from '../source/fetch/access.js';
 import { fetchedBytes } from '../source/fetch/block-file.js';
 import type { Layer } from '../source/image.js';
 import { readSealed } from '../store/sealed.js';
@@ -46,20 +47,39 @@ export interface Known {
 
 /** By the table of contents that it brings, or by a ztoc. Throws STORE_CORRUPT, SOCI_INVALID. */
 export function knownFromElsewhere(layer: Layer, store: Store): Known | undefined {
-  const { blob, digest, toc, view } = layer;
+  const { blob, digest, toc } = layer;
   if (blob.kind !== 'registry' || digest === undefined) return undefined;
-  const byToc = store.tocDirectory(digest, view);
-  if (toc !== undefined && existsSync(byToc)) {
+  const byToc = tocDirectoryOf(layer, store);
+  if (toc !== undefined && byToc !== undefined && existsSync(byToc)) {
     const path = join(byToc, 'toc');
     return lazily(layer, byToc, 'toc', new TocTable(readSealed(path), path));
   }
   // Of a layer that is here as a whole, what nobody has vouched for is not needed any more.
   const directory = [true, ...(isWhole(layer) ? [] : [false])]
-    .map((bound) => store.sociDirectory(digest, bound))
-    .find(existsSync);
+    .map((bound) => sociDirectoryOf(layer, bound, store))
+    .find((path) => path !== undefined && existsSync(path));
   if (directory !== undefined)
     return lazily(layer, directory, 'soci', new SociTable(readSealed(join(directory, 'ztoc'))));
-  return isWhole(layer) ? undefined : knownAsShipped(layer, store.shippedDirectory(digest));
+  const shipped = shippedDirectoryOf(layer, store);
+  return isWhole(layer) || shipped === undefined ? undefined : knownAsShipped(layer, shipped);
+}
+
+/** Undefined where the layer has no table of contents. */
+export function tocDirectoryOf({ digest, toc, view }: Layer, store: Store): string | undefined {
+  if (digest === undefined || toc === undefined) return undefined;
+  return store.tocDirectory(digest, JSON.stringify(toc), view);
+}
+
+/** Undefined where it is of no registry. */
+export function sociDirectoryOf({ digest, manifest, blob }: Layer, bound: boolean, store: Store): string | undefined {
+  if (digest === undefined || manifest === undefined || blob.kind !== 'registry') return undefined;
+  return store.sociDirectory(digest, bound, bound ? manifest : repositoryOf(blob.access));
+}
+
+/** Undefined where it is of no registry. */
+export function shippedDirectoryOf({ digest, blob }: Layer, store: Store): string | undefined {
+  if (digest === undefined || blob.kind !== 'registry') return undefined;
+  return store.shippedDirectory(digest, repositoryOf(blob.access));
 }
 
 function knownAsShipped({ diffId, blob }: Layer, directory: string): Known | undefined {

@@ -16,7 +16,17 @@ import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 import type { Compat } from '../union/merge.js';
 import type { MergeJob } from './merge.js';
-import { isWhole, known, knownFromElsewhere, plainDigest, type Known, type PreparedLayer } from './known-layer.js';
+import {
+  isWhole,
+  known,
+  knownFromElsewhere,
+  plainDigest,
+  shippedDirectoryOf,
+  sociDirectoryOf,
+  tocDirectoryOf,
+  type Known,
+  type PreparedLayer,
+} from './known-layer.js';
 import { PrepareThreads } from './prepare-threads.js';
 import type { OnProgress } from './progress.js';
 
@@ -171,25 +181,19 @@ async function prepareLazily(
   if (digest === undefined || (toc === undefined && ztoc === undefined && parts === undefined)) return { notes: [] };
   const temporary = store.temporary();
   try {
-    if (toc === undefined && ztoc !== undefined) {
-      const layerDirectory = store.sociDirectory(digest, ztoc.bound);
-      const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory };
-      await threads.indexSoci(job, signal);
-    } else if (toc === undefined && parts !== undefined) {
-      const layerDirectory = store.shippedDirectory(digest);
-      await threads.indexShipped({ parts, diffId, digest, size, temporary, layerDirectory }, signal);
-    } else if (toc !== undefined) {
-      const job = {
-        toc,
-        external: externalToc,
-        blob,
-        view,
-        temporary,
-        layerDirectory: store.tocDirectory(digest, view),
-      };
+    const tables = tocDirectoryOf(layer, store);
+    const byZtoc = ztoc === undefined ? undefined : sociDirectoryOf(layer, ztoc.bound, store);
+    const byParts = shippedDirectoryOf(layer, store);
+    if (toc !== undefined && tables !== undefined) {
+      const job = { toc, external: externalToc, blob, view, temporary, layerDirectory: tables };
       const { prefetch } = await threads.indexToc(job, signal);
       // Nobody waits for it; who reads what it brings does, and is told when it fails.
       if (prefetch > 0 && blob.kind === 'registry') void fetcher?.want(blob, 0, prefetch).catch(() => undefined);
+    } else if (ztoc !== undefined && byZtoc !== undefined) {
+      const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory: byZtoc };
+      await threads.indexSoci(job, signal);
+    } else if (parts !== undefined && byParts !== undefined) {
+      await threads.indexShipped({ parts, diffId, digest, size, temporary, layerDirectory: byParts }, signal);
     }
   } catch (e) {
     if (!(e instanceof LaminaError) || !TOC_FAILURES.test(e.code)) throw e;

@@ -35,7 +35,7 @@ export interface ShippedJob {
   readonly size: number;
   /** A fresh path on the store's file system. */
   readonly temporary: string;
-  /** `layers/lamina-provisional-sha256-BLOB` of the store. */
+  /** `layers/lamina-provisional-sha256-BLOB-BY` of the store. */
   readonly layerDirectory: string;
 }
 

@@ -32,7 +32,7 @@ export interface TocJob {
   readonly view?: LayerView | undefined;
   /** A fresh path on the store's file system. */
   readonly temporary: string;
-  /** `layers/toc-sha256-BLOB[-VIEW]` of the store. */
+  /** `layers/toc-sha256-BLOB-BY[-VIEW]` of the store. */
   readonly layerDirectory: string;
 }
 

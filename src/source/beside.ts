@@ -6,9 +6,9 @@ import type { Descriptor } from '../oci/descriptor.js';
 import { MANIFEST_LIMIT } from '../oci/limits.js';
 import type { Store } from '../store/store.js';
 import { embeddedBytes, verified } from './documents.js';
-import type { RegistryAccess } from './fetch/access.js';
+import { repositoryOf, type RegistryAccess } from './fetch/access.js';
 import type { Fetcher } from './fetch/fetcher.js';
-import type { ShippedPart } from './image.js';
+import type { Layer, ShippedPart } from './image.js';
 import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex, type LayerParts } from './lamina-index.js';
 import { registryBlob, type Fetching } from './registry-documents.js';
 import { TRACE_LIMIT, parseTrace, type TracePart } from './trace.js';
@@ -25,14 +25,15 @@ export interface Beside {
 
 const NOTHING: Beside = { referrers: [], trace: [], layers: new Map(), warnings: [] };
 
-/** `layers`: digests of their blobs. What fails is not needed, and becomes a warning. */
+/** What fails is not needed, and becomes a warning. */
 export async function findBeside(
   manifest: Digest,
-  layers: readonly Digest[],
+  layers: readonly Pick<Layer, 'digest' | 'toc'>[],
   access: RegistryAccess,
   { fetcher, store }: Fetching,
 ): Promise<Beside> {
-  if (access.offline === true || layers.every((digest) => isKnown(digest, store))) return NOTHING;
+  if (access.offline === true || layers.every((layer) => isKnown({ ...layer, manifest }, access, store)))
+    return NOTHING;
   let referrers: readonly Descriptor[];
   try {
     referrers = await fetcher.referrers(access, manifest);
@@ -67,14 +68,19 @@ async function readTrace(trace: Descriptor, access: RegistryAccess, fetcher: Fet
   return parseTrace(embedded ?? verified(await fetcher.document(access, digest, TRACE_LIMIT, what), digest, what));
 }
 
-/** Whether an index of the blob, of whatever kind, is in the store. */
-export function isKnown(blob: Digest, store: Store): boolean {
+/** Whether an index of a layer, of whatever kind, is in the store. */
+export function isKnown(
+  { digest, toc, manifest }: Pick<Layer, 'digest' | 'toc' | 'manifest'>,
+  access: RegistryAccess,
+  store: Store,
+): boolean {
+  if (digest === undefined) return false;
+  const table = toc === undefined ? undefined : JSON.stringify(toc);
   return [
-    store.mapPath(blob),
-    store.tocDirectory(blob),
-    store.tocDirectory(blob, 'estargz'),
-    store.sociDirectory(blob, true),
-    store.sociDirectory(blob, false),
-    store.shippedDirectory(blob),
+    store.mapPath(digest),
+    ...(table === undefined ? [] : [store.tocDirectory(digest, table), store.tocDirectory(digest, table, 'estargz')]),
+    ...(manifest === undefined ? [] : [store.sociDirectory(digest, true, manifest)]),
+    store.sociDirectory(digest, false, repositoryOf(access)),
+    store.shippedDirectory(digest, repositoryOf(access)),
   ].some((path) => existsSync(path));
 }

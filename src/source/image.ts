@@ -36,6 +36,8 @@ export interface Layer {
   readonly mediaType: string;
   readonly blob: BlobLocation;
   readonly view?: LayerView | undefined;
+  /** Of the image's manifest, of one in a registry: what binds indexes that it names. */
+  readonly manifest?: Digest | undefined;
   /** The table of contents that the layer brings, of one in a registry. */
   readonly toc?: TocPlace | undefined;
   /** Where that is if the layer's own blob does not have it. */

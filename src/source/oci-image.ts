@@ -63,6 +63,7 @@ export function assembleImage(
       mediaType: layer.mediaType,
       blob,
       ...(isEstargz(blob, layer.annotations) ? { view: 'estargz' } : {}),
+      ...(blob.kind === 'registry' ? { manifest: manifestDigest } : {}),
       ...(toc === undefined ? {} : { toc }),
     };
   });

@@ -28,6 +28,7 @@ import { selectManifest } from './select.js';
 import { withZtocs } from './soci/find.js';
 import { LAYER_MIN } from './soci/write-ztoc.js';
 import { withExternalTocs } from './toc/external.js';
+import { tocPlaceOf } from './toc/place.js';
 
 export interface RegistrySource extends Fetching {
   readonly pull: PullPolicy;
@@ -61,7 +62,7 @@ export async function registryImage(
     const { descriptor, platform: said, warnings } = selectManifest(documents, { platform });
     const manifest = readManifest(documents, descriptor);
     const digest = parseDigest(descriptor.digest);
-    beside ??= findBeside(digest, blobsOf(manifest), access, source);
+    beside ??= findBeside(digest, layersOf(manifest), access, source);
     await fetchFooters(manifest, documents, source);
     const expected = { reference: reference.text, platform: said, wanted: platform, warnings };
     const image = ociImage(documents, descriptor, expected);
@@ -71,8 +72,11 @@ export async function registryImage(
   return fetchingDocuments(read, access, source);
 }
 
-function blobsOf({ layers }: Pick<Manifest, 'layers'>): Digest[] {
-  return layers.map(({ digest }) => parseDigest(digest));
+function layersOf({ layers }: Pick<Manifest, 'layers'>): Pick<Layer, 'digest' | 'toc'>[] {
+  return layers.map(({ digest, mediaType, annotations }) => ({
+    digest: parseDigest(digest),
+    toc: tocPlaceOf(mediaType, annotations),
+  }));
 }
 
 async function resolve(
@@ -115,8 +119,8 @@ async function withIndexes(
   };
   const layers = image.layers.map(withShipped);
   const known = { ...image, layers, trace, warnings: [...image.warnings, ...warnings] };
-  const isWorthIt = ({ digest, size, toc }: Layer): boolean =>
-    toc === undefined && size >= LAYER_MIN && digest !== undefined && !isKnown(digest, store);
+  const isWorthIt = (layer: Layer): boolean =>
+    layer.toc === undefined && layer.size >= LAYER_MIN && !isKnown(layer, access, store);
   if (access.offline === true || !image.layers.some(isWorthIt)) return known;
   try {
     return await withZtocs(known, manifest, {

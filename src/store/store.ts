@@ -4,9 +4,9 @@
  * writers of the same thing write the same bytes.
  *
  *     layers/sha256-DIFFID/   tree.erofs, chunks, data; with -VIEW behind the name, of another tree of the same tar
- *     layers/toc-sha256-BLOB/ of a layer known by its table of contents alone: tree.erofs, toc, data, digests
- *     layers/soci[-provisional]-sha256-BLOB/   of one known by a ztoc of SOCI: tree.erofs, ztoc, data, digests
- *     layers/lamina-provisional-sha256-BLOB/   of one known by a Lamina index: tree.erofs, chunks, map, data
+ *     layers/toc-sha256-BLOB-BY/ of a layer known by its table of contents alone: tree.erofs, toc, data, digests
+ *     layers/soci[-provisional]-sha256-BLOB-BY/   of one known by a ztoc of SOCI: tree.erofs, ztoc, data, digests
+ *     layers/lamina-provisional-sha256-BLOB-BY/   of one known by a Lamina index: tree.erofs, chunks, map, data
  *     maps/sha256-BLOB        how a blob yields its layer
  *     images/HEX.erofs        merged trees
  *     blobs/ALGORITHM/HEX     what registries have given: documents; layers as far as they were fetched, with HEX.blocks beside
@@ -29,7 +29,7 @@ import {
 } from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import { dirname, join } from 'node:path';
-import { digestFileName, type Digest } from '../digest/index.js';
+import { digestFileName, sha256, type Digest } from '../digest/index.js';
 import { errnoOf, toLaminaError } from '../errors.js';
 
 /** `--store`, then LAMINA_STORE, then /var/lib/lamina as root or $XDG_DATA_HOME/lamina. */
@@ -65,20 +65,20 @@ export class Store {
     return join(this.path, 'layers', view === undefined ? name : `${name}-${view}`);
   }
 
-  /** Of a layer that is known by the table of contents in its blob. */
-  tocDirectory(blob: Digest, view?: string): string {
-    const name = `toc-${digestFileName(blob)}`;
+  /** Of a layer that is known by its table of contents: the one that `by` says. */
+  tocDirectory(blob: Digest, by: string, view?: string): string {
+    const name = `toc-${digestFileName(blob)}-${claimant(by)}`;
     return join(this.path, 'layers', view === undefined ? name : `${name}-${view}`);
   }
 
-  /** Of a layer that is known by a ztoc of SOCI; `bound`: by one that the image's manifest binds. */
-  sociDirectory(blob: Digest, bound: boolean): string {
-    return join(this.path, 'layers', `${bound ? 'soci' : 'soci-provisional'}-${digestFileName(blob)}`);
+  /** Of a layer that is known by a ztoc of SOCI; `bound`: `by` the image's manifest, else by its repository. */
+  sociDirectory(blob: Digest, bound: boolean, by: string): string {
+    return join(this.path, 'layers', `${bound ? 'soci' : 'soci-provisional'}-${digestFileName(blob)}-${claimant(by)}`);
   }
 
-  /** Of a layer that is known by what another machine has put beside its image. */
-  shippedDirectory(blob: Digest): string {
-    return join(this.path, 'layers', `lamina-provisional-${digestFileName(blob)}`);
+  /** Of a layer that is known by what another machine has put beside its image, in the repository that `by` says. */
+  shippedDirectory(blob: Digest, by: string): string {
+    return join(this.path, 'layers', `lamina-provisional-${digestFileName(blob)}-${claimant(by)}`);
   }
 
   mapPath(blob: Digest): string {
@@ -143,6 +143,11 @@ function mayBeInUse(name: string, path: string): boolean {
 
 function pidNamespace(): string {
   return readlinkSync('/proc/self/ns/pid').replace(/\D/g, '');
+}
+
+/** Whoever says what a layer holds is believed for images that rely on the same, and for no others that have the layer. */
+function claimant(by: string): string {
+  return sha256(Buffer.from(by)).toString('hex', 0, 16);
 }
 
 /** Of a living process: clock ticks since boot (proc(5), field 22; the second is a name that may hold anything). */

@@ -433,7 +433,7 @@ t.test('Layers of all kinds are lazy where a Lamina index refers to their image'
   }
 });
 
-t.test('A Lamina index that lies makes the layer be read as a whole', async (t) => {
+t.test('A Lamina index counts in its own repository, and where it lies the layer is read as a whole', async (t) => {
   if (cannotRun(t)) return;
   const registry = await startRegistry(t);
   const image = await makeLayout(tempDir(t), {
@@ -443,6 +443,12 @@ t.test('A Lamina index that lies makes the layer be read as a whole', async (t) 
   const reference = `docker://${registry.host}/app:1`;
   const maker = await startDaemon(t, undefined, NO_BACKGROUND);
   t.equal((await maker.lamina(['index', '--push', reference])).code, 0);
+  push(image.reference, registry.host, 'other:1');
+  const both = await startDaemon(t, undefined, NO_BACKGROUND);
+  await mounted(both, reference);
+  await mounted(both, `docker://${registry.host}/other:1`);
+  const [theirs, others] = await contents(both);
+  t.strictSame([theirs?.index, others?.index], ['lamina', 'tar'], 'its word counts in its own repository only');
   const lists = `http://${registry.host}/v2/app/manifests/${image.manifest.digest.replace(':', '-')}`;
   const list = (await (await fetch(lists, { headers: { accept: INDEX } })).json()) as { manifests: Referrer[] };
   const own = list.manifests.find(({ artifactType }) => artifactType.includes('laminafs'));

@@ -27,6 +27,11 @@ export interface RegistryAccess {
   readonly credentials?: string | undefined;
 }
 
+/** "HOST/NAME": whose word it is what stands there. */
+export function repositoryOf({ host, repository }: Pick<RegistryAccess, 'host' | 'repository'>): string {
+  return `${host}/${repository}`;
+}
+
 /** The variables that say where credentials are (containers-auth.json(5), docker login, docker-credential-helpers). */
 const PLACES = ['HOME', 'PATH', 'DOCKER_CONFIG', 'REGISTRY_AUTH_FILE', 'XDG_CONFIG_HOME', 'XDG_RUNTIME_DIR'];
 

@@ -33,8 +33,8 @@ export async function withExternalTocs(
   access: RegistryAccess,
   fetching: Fetching,
 ): Promise<Image> {
-  const lacks = ({ blob, digest, toc }: Layer): boolean =>
-    toc?.format === 'estargz' && digest !== undefined && !isKnown(digest, fetching.store) && hasExternalFooter(blob);
+  const lacks = (layer: Layer): boolean =>
+    layer.toc?.format === 'estargz' && !isKnown(layer, access, fetching.store) && hasExternalFooter(layer.blob);
   if (access.offline === true || !image.layers.some(lacks)) return image;
   const warning = (why: string): Image => {
     const text = `its tables of contents, which are in another image, cannot be had: ${why}`;
