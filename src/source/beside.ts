@@ -9,7 +9,7 @@ import { embeddedBytes, verified } from './documents.js';
 import { repositoryOf, type RegistryAccess } from './fetch/access.js';
 import type { Fetcher } from './fetch/fetcher.js';
 import type { Layer, ShippedPart } from './image.js';
-import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex, type LayerParts } from './lamina-index.js';
+import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex, type LaminaIndex, type LayerParts } from './lamina-index.js';
 import { registryBlob, type Fetching } from './registry-documents.js';
 import { TRACE_LIMIT, parseTrace, type TracePart } from './trace.js';
 
@@ -22,6 +22,9 @@ export interface Beside {
   /** Why something of it cannot be used. */
   readonly warnings: readonly string[];
 }
+
+/** Lamina indexes of one image that are read: the latest, where a list is kept by a tag. Each may have a part: the last counts. */
+const INDEXES_MAX = 4;
 
 const NOTHING: Beside = { referrers: [], trace: [], layers: new Map(), warnings: [] };
 
@@ -40,25 +43,37 @@ export async function findBeside(
   } catch (e) {
     return { ...NOTHING, warnings: [`what refers to it cannot be listed: ${toLaminaError(e).message}`] };
   }
-  // The last that was pushed, where a list is kept by a tag.
-  const found = referrers.findLast(({ artifactType }) => artifactType === LAMINA_ARTIFACT_TYPE);
-  if (found === undefined) return { ...NOTHING, referrers };
+  const found = referrers.filter(({ artifactType }) => artifactType === LAMINA_ARTIFACT_TYPE).slice(-INDEXES_MAX);
   try {
-    const { bytes } = await fetcher.manifest(access, parseDigest(found.digest));
-    const index = parseLaminaIndex(bytes.subarray(0, MANIFEST_LIMIT), manifest);
+    const indexes = await Promise.all(
+      found.map(({ digest }) => readIndex(parseDigest(digest), manifest, access, fetcher)),
+    );
     const located = ({ digest: text, size }: Descriptor): ShippedPart => {
       const digest = parseDigest(text);
       return { blob: registryBlob(digest, size, access, store), digest };
     };
-    const shipped = [...index.layers].map(([layer, { files, chunks, map }]) => {
-      const parts = { files: located(files), chunks: located(chunks), map: located(map) };
-      return [layer, parts] as const;
-    });
-    const trace = index.trace === undefined ? [] : await readTrace(index.trace, access, fetcher);
+    const shipped = indexes.flatMap((index) =>
+      [...index.layers].map(([layer, { files, chunks, map }]) => {
+        const parts = { files: located(files), chunks: located(chunks), map: located(map) };
+        return [layer, parts] as const;
+      }),
+    );
+    const traced = indexes.findLast(({ trace }) => trace !== undefined)?.trace;
+    const trace = traced === undefined ? [] : await readTrace(traced, access, fetcher);
     return { ...NOTHING, referrers, trace, layers: new Map(shipped) };
   } catch (e) {
     return { ...NOTHING, referrers, warnings: [`its Lamina index cannot be used: ${toLaminaError(e).message}`] };
   }
+}
+
+async function readIndex(
+  digest: Digest,
+  image: Digest,
+  access: RegistryAccess,
+  fetcher: Fetcher,
+): Promise<LaminaIndex> {
+  const { bytes } = await fetcher.manifest(access, digest);
+  return parseLaminaIndex(bytes.subarray(0, MANIFEST_LIMIT), image);
 }
 
 async function readTrace(trace: Descriptor, access: RegistryAccess, fetcher: Fetcher): Promise<TracePart[]> {

@@ -443,12 +443,20 @@ t.test('A Lamina index counts in its own repository, and where it lies the layer
   const reference = `docker://${registry.host}/app:1`;
   const maker = await startDaemon(t, undefined, NO_BACKGROUND);
   t.equal((await maker.lamina(['index', '--push', reference])).code, 0);
+  const second = await startDaemon(t, undefined, NO_BACKGROUND);
+  await readFile(join(await mounted(second, reference), 'd/small-9'));
+  const added = await second.lamina(['index', '--push', reference]);
+  t.match(added.stderr, /a Lamina index of a trace of/, 'from a machine that knows the layer by the first');
   push(image.reference, registry.host, 'other:1');
   const both = await startDaemon(t, undefined, NO_BACKGROUND);
   await mounted(both, reference);
   await mounted(both, `docker://${registry.host}/other:1`);
   const [theirs, others] = await contents(both);
-  t.strictSame([theirs?.index, others?.index], ['lamina', 'tar'], 'its word counts in its own repository only');
+  t.strictSame(
+    [theirs?.index, others?.index],
+    ['lamina', 'tar'],
+    'its word counts in its own repository only, and the layers of the first index are found',
+  );
   const lists = `http://${registry.host}/v2/app/manifests/${image.manifest.digest.replace(':', '-')}`;
   const list = (await (await fetch(lists, { headers: { accept: INDEX } })).json()) as { manifests: Referrer[] };
   const own = list.manifests.find(({ artifactType }) => artifactType.includes('laminafs'));
