@@ -160,10 +160,13 @@ class Bench {
     await removeTree(scratch);
     if (estargz === undefined) return;
     const daemon = spawnDaemon(mkdtempSync(join(this.#directory, 'tracing-')));
-    await daemon.ready();
-    await lamina(['run', `docker://${host}/traced:latest`, ...NUMPY], daemon.env);
-    await lamina(['index', '--push', `docker://${host}/traced:latest`], daemon.env);
-    await daemon.stop();
+    try {
+      await daemon.ready();
+      await lamina(['run', `docker://${host}/traced:latest`, ...NUMPY], daemon.env);
+      await lamina(['index', '--push', `docker://${host}/traced:latest`], daemon.env);
+    } finally {
+      await daemon.stop();
+    }
   }
 
   #candidates(host: string): Candidate[] {
@@ -248,10 +251,15 @@ function laminaWith(name: string, reference: string, again = false): Candidate {
     async prepare(directory) {
       const daemon = spawnDaemon(directory);
       await daemon.ready();
-      await lamina(['run', reference.replace(/\/[^/]+$/, '/other:latest')], daemon.env);
-      if (again) {
-        await lamina(['mount', reference], daemon.env);
-        await lamina(['umount', reference], daemon.env);
+      try {
+        await lamina(['run', reference.replace(/\/[^/]+$/, '/other:latest')], daemon.env);
+        if (again) {
+          await lamina(['mount', reference], daemon.env);
+          await lamina(['umount', reference], daemon.env);
+        }
+      } catch (e) {
+        await daemon.stop();
+        throw e;
       }
       return {
         start: (command) => lamina(['run', reference, ...command], daemon.env),
