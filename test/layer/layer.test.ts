@@ -15,9 +15,12 @@ import {
 } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
-import type { Digest } from '../../src/digest/index.js';
+import { digestOf, type Digest } from '../../src/digest/index.js';
+import { LaminaError } from '../../src/errors.js';
 import { loadTree } from '../../src/erofs/load.js';
 import { ErofsReader } from '../../src/erofs/reader.js';
 import { CHUNK, encodeChunks, readChunks } from '../../src/layer/chunks.js';
@@ -27,6 +30,7 @@ import { PrepareThreads } from '../../src/image/prepare-threads.js';
 import { LayerMap, encodeMap, packPoint } from '../../src/layer/map.js';
 import { ChunkMemory } from '../../src/layer/memory.js';
 import { ChunkReader } from '../../src/layer/reader.js';
+import { FAILED } from '../../src/source/fetch/protocol.js';
 import { readSealed } from '../../src/store/sealed.js';
 import { Store } from '../../src/store/store.js';
 import { compress, digest } from '../support/images.js';
@@ -387,23 +391,41 @@ t.test('a cancelled or killed indexing leaves nothing that is trusted later', as
 
 t.test('a merge does not wait behind layers that are indexed', async (t) => {
   const { job, store, directory } = setup(t);
-  const threads = new PrepareThreads();
-  const count = 6 * availableParallelism();
-  let done = 0;
-  const jobs: IndexJob[] = [];
-  for (let i = 0; i < count; i++) {
-    const tar = await makeTar([{ name: `big-${i}`, content: randomBytes(5_000_000) }]);
-    jobs.push(job(gzipSync(tar, { level: 1 }), tar));
-  }
-  const indexed = jobs.map((j) => threads.index(j).then(() => done++));
+  const held: (() => void)[] = [];
+  const channels: MessageChannel[] = [];
+  t.teardown(() => channels.forEach(({ port1 }) => port1.close()));
+  /** A fetch thread that answers when it is told to. */
+  const connect = (): MessagePort => {
+    const channel = new MessageChannel();
+    channels.push(channel);
+    channel.port1.on('message', ({ id, done }: { id: number; done: Int32Array }) =>
+      held.push(() => {
+        channel.port1.postMessage({ id, error: new LaminaError('BLOB_MISSING', 'It is gone').toJSON() });
+        Atomics.store(done, 0, FAILED);
+        Atomics.notify(done, 0);
+      }),
+    );
+    return channel.port2;
+  };
+  const threads = new PrepareThreads({ connect });
+  const count = 2 * availableParallelism();
+  const tar = await makeTar([{ name: 'f', content: 'x' }]);
+  const access = { host: 'h', repository: 'r', places: { env: {}, uid: 0 } };
+  const indexed = Array.from({ length: count }, (_, i) => {
+    const digest = digestOf(Buffer.from(String(i)));
+    const blob = { kind: 'registry', path: join(directory, `blob-${i}`), offset: 0, size: 9, digest, access } as const;
+    return codeOfRejection(threads.index({ ...job(tar, tar), blob, digest }));
+  });
   // Of no tree, but too large to be merged in this thread.
   const tree = join(directory, 'no-tree');
   writeFileSync(tree, Buffer.alloc(300_000));
   const layers = [{ tree, addressSpace: 512, whitelists: [] }];
   const paths = { temporary: store.temporary(), path: join(directory, 'merged') };
   t.equal(await codeOfRejection(threads.merge({ layers, compat: 'spec', ...paths })), 'STORE_CORRUPT');
-  t.ok(done < count / 2, `${done} of ${count} layers were indexed then`);
-  await Promise.all(indexed);
+  let ended = false;
+  const all = Promise.all(indexed).finally(() => (ended = true));
+  for (let released = 0; !ended; await sleep(10)) for (; released < held.length; released++) held[released]?.();
+  t.strictSame(new Set(await all), new Set(['BLOB_MISSING']), 'which waited for their blobs all that time');
 });
 
 t.test('Store clears what dead processes left, and that alone', (t) => {
