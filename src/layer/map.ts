@@ -179,7 +179,10 @@ export class LayerMap {
     return { start: from < 0 ? 0 : Math.max(at(from) - 1, 0), end: next < this.count ? at(next) : this.facts.blobSize };
   }
 
-  /** Whether points ascend from the beginning of the stream to its end, none further than `gap` from the next; bytes. */
+  /**
+   * Whether points ascend from the beginning of the stream to its end, none further than `gap` (bytes) from the next, and begin
+   * within a byte of the blob.
+   */
   isOrderly(gap: { readonly output: number; readonly input: number }): boolean {
     const { blobSize, streamSize } = this.facts;
     const input = (index: number): number => Number(this.#table.readBigUInt64LE(index * POINT));
@@ -187,6 +190,8 @@ export class LayerMap {
     if (this.output(0) !== 0) return false;
     for (let i = 0; i < this.count; i++) {
       const last = i + 1 === this.count;
+      const bits = this.#table.readUInt8(i * POINT + 32);
+      if (bits > 7 || (bits > 0 && input(i) === 0)) return false;
       const out = this.output(i + 1) - this.output(i);
       const into = (last ? blobSize : input(i + 1)) - input(i);
       if (!(out > 0 || (last && out === 0)) || out > gap.output || !(into > 0) || into > gap.input) return false;

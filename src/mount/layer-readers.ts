@@ -2,6 +2,7 @@
  * The layers that a thread serves: plain descriptions that survive threads and restarts, and the readers made of them
  * when they are first used. One memory of verified chunks serves all layers of the thread.
  */
+import { dirname } from 'node:path';
 import { LaminaError } from '../errors.js';
 import type { Digest } from '../digest/index.js';
 import { ChunkMemory } from '../layer/memory.js';
@@ -27,7 +28,7 @@ export interface LayerSource {
 
 /** Whether the layer is known by an index from elsewhere: what is read of it has to be fetched first. */
 export function isLazy({ mapPath, directory }: Pick<LayerSource, 'mapPath' | 'directory'>): boolean {
-  return mapPath === '' || mapPath.startsWith(directory);
+  return mapPath === '' || dirname(mapPath) === directory;
 }
 
 export interface LayerReadersOptions {

@@ -59,11 +59,19 @@ export function findFooter(blob: RandomAccessBlob): EstargzFooter | undefined {
  * By the annotation of its descriptor, or by how the blob ends, if that is at hand. Throws what {@link openBlob} throws.
  */
 export function isEstargz(location: BlobLocation, annotations: Readonly<Record<string, string>>): boolean {
-  if (annotations[TOC_DIGEST] !== undefined) return true;
+  return annotations[TOC_DIGEST] !== undefined || endsWith(location, findFooter);
+}
+
+/** Whether it brings no index, by how the blob ends, if that is at hand. Throws what {@link openBlob} throws. */
+export function hasExternalFooter(location: BlobLocation): boolean {
+  return endsWith(location, externalFooter);
+}
+
+function endsWith(location: BlobLocation, footerOf: (blob: RandomAccessBlob) => unknown): boolean {
   const blob = openBlob(location);
   try {
     const start = Math.max(blob.size - FOOTER_MAX, 0);
-    return blob.has(start, blob.size - start) && findFooter(blob) !== undefined;
+    return blob.has(start, blob.size - start) && footerOf(blob) !== undefined;
   } finally {
     blob.close();
   }

@@ -115,6 +115,11 @@ t.test('parts that a reader could not rely on are refused', async (t) => {
     ['points backwards', { map: point(1, 8, 0n) }],
     ['points backwards in the blob', { map: point(1, 0, 0n) }],
     ['a point behind the blob', { map: point(2, 0, 1n << 40n) }],
+    ['bits of no byte', { map: resealed(map, (body) => body.writeUInt8(9, at + 40 + 32)) }],
+    [
+      'bits before the blob',
+      { map: resealed(map, (body) => body.writeBigUInt64LE(0n, at) && body.writeUInt8(1, at + 32)) },
+    ],
     ['no points', { map: resealed(map, (body) => body.writeUInt32LE(0, 32)) }],
     ['another layer', {}, { digest: digestOf(Buffer.from('other')) }],
     ['another diffID', {}, { diffId: digestOf(Buffer.from('other')) }],

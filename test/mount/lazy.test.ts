@@ -116,6 +116,16 @@ async function contents(daemon: TestDaemon): Promise<readonly LayerContent[]> {
   return (JSON.parse(stdout) as MountContent[]).flatMap(({ layers }) => layers);
 }
 
+/** Mounts an image whose one layer is of {@link entries} and more, and is known as `how` says: little of it has been fetched. */
+async function mountedLazily(t: Test, daemon: TestDaemon, reference: string, how: object): Promise<string> {
+  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
+  const [lazy] = await contents(daemon);
+  t.match(lazy, how);
+  t.ok(lazy!.fetched < lazy!.size / 20, `${lazy!.fetched} of ${lazy!.size} bytes`);
+  t.ok((await readFile(join(mountpoint, 'd/small-7'))).equals(noise(700 + 13 * 7, 'small 7')));
+  return mountpoint;
+}
+
 async function errnoOf(read: Promise<unknown>): Promise<string | undefined> {
   return read.then(
     () => undefined,
@@ -337,11 +347,7 @@ t.test('An eStargz whose table of contents is in another image is mounted withou
   t.match(await contents(whole), [{ index: 'tar' }], 'without it the layer is read as a whole');
   push(tables.reference, registry.host, 'external:1-esgztoc');
   const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
-  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
-  const [lazy] = await contents(daemon);
-  t.match(lazy, { index: 'toc', verified: 'table of contents' });
-  t.ok(lazy!.fetched < lazy!.size / 20, `${lazy!.fetched} of ${lazy!.size} bytes`);
-  t.ok((await readFile(join(mountpoint, 'd/small-7'))).equals(noise(700 + 13 * 7, 'small 7')));
+  const mountpoint = await mountedLazily(t, daemon, reference, { index: 'toc', verified: 'table of contents' });
   t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE));
 });
 
@@ -512,11 +518,7 @@ t.test('A gzip layer is mounted without its content where a SOCI index refers to
   await withoutLaminaIndex(registry.host, image);
 
   const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
-  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
-  const [lazy] = await contents(daemon);
-  t.match(lazy, { index: 'soci', verified: 'SOCI index, provisional' });
-  t.ok(lazy!.fetched < lazy!.size / 20, `${lazy!.fetched} of ${lazy!.size} bytes`);
-  t.ok((await readFile(join(mountpoint, 'd/small-7'))).equals(noise(700 + 13 * 7, 'small 7')));
+  const mountpoint = await mountedLazily(t, daemon, reference, { index: 'soci', verified: 'SOCI index, provisional' });
   let n = 0;
   proxy.fault = (passing) => (isBlob(passing) && n++ === 0 ? { flipAt: 5000 } : undefined);
   t.ok((await readFile(join(mountpoint, 'soci'))).equals(content), 'a wrong byte is fetched again');

@@ -7,8 +7,8 @@ import { parseDigest, type Digest } from '../../digest/index.js';
 import { toLaminaError } from '../../errors.js';
 import type { Platform } from '../../oci/platform.js';
 import { isKnown } from '../beside.js';
-import { openBlob, type BlobLocation } from '../blob.js';
-import { FOOTER_MAX, externalFooter } from '../estargz.js';
+import type { BlobLocation } from '../blob.js';
+import { hasExternalFooter } from '../estargz.js';
 import type { RegistryAccess } from '../fetch/access.js';
 import type { Image, Layer } from '../image.js';
 import { readManifest } from '../oci-image.js';
@@ -50,16 +50,6 @@ export async function withExternalTocs(
     return { ...image, layers };
   } catch (e) {
     return warning(toLaminaError(e).message);
-  }
-}
-
-function hasExternalFooter(location: BlobLocation): boolean {
-  const blob = openBlob(location);
-  try {
-    const start = Math.max(blob.size - FOOTER_MAX, 0);
-    return blob.has(start, blob.size - start) && externalFooter(blob) !== undefined;
-  } finally {
-    blob.close();
   }
 }
 
