@@ -189,6 +189,9 @@ class Generator {
    * it whites out (rows 1, 11 to 16); directories that only an older, hidden layer describes lend it their attributes.
    */
   #fitsOverlay(place: Resolved, path: readonly string[]): boolean {
+    // Behind a link to a link containerd looks names up in the machine's root, and takes ".." off the path as it is written
+    // (continuity fs.RootPath: walkLinks follows one link, and joins what comes after to its target).
+    if (place.through.length > 1) return false;
     if (this.#touched.get(key(path)) !== undefined || this.#touchedBelow(path).length > 0) return false;
     for (let depth = 1; depth < path.length; depth++) {
       const above = path.slice(0, depth);
