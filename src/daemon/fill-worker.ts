@@ -9,10 +9,13 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import { sendReply } from '../fuse/serve-loop.js';
 import { DEFERRED, REPLY_SIZE } from '../fuse/session.js';
 import { FetchPort, useFetchPort } from '../source/fetch/port.js';
+import { FillAhead } from './fill-ahead.js';
 import { Served, type Deferred, type FromWorker, type ServedOptions, type ToWorker } from './served.js';
 
 export interface FillWorkerData extends ServedOptions {
   readonly kind: 'fill';
+  /** Which of the fill workers this is, from 0 on. */
+  readonly turn: number;
   readonly control: MessagePort;
   /** One from each serve worker. */
   readonly work: readonly MessagePort[];
@@ -23,14 +26,17 @@ export interface FillWorkerData extends ServedOptions {
 /** What one read may have fetched, one after the other: a chunk of 64 KiB each, of at most 1 MiB, and some again. */
 const FETCHES_MAX = 64;
 
-function main({ control, work, memory, counters, fetch }: FillWorkerData): void {
+function main({ turn, control, work, memory, counters, fetch }: FillWorkerData): void {
   const fetchPort = new FetchPort(fetch, { waits: false });
   useFetchPort(fetchPort);
   const send = (message: FromWorker): void => control.postMessage(message);
   const served = new Served({ memory, counters }, send);
   const reply = Buffer.alloc(REPLY_SIZE);
+  const ahead = new FillAhead(served.layers, fetchPort, { turn, workers: work.length });
   const apply = (message: ToWorker): void => {
     served.apply(message);
+    if (message.op === 'layer') ahead.add(message.source.slot, message.ahead);
+    else if (message.op === 'rest' || message.op === 'forget') ahead.stop(message.slots);
     // Messages may be taken in the middle of a read, which has yet to be answered.
     if (message.op === 'disconnect') setImmediate(() => send({ op: 'released', id: message.id }));
   };
@@ -55,7 +61,7 @@ function main({ control, work, memory, counters, fetch }: FillWorkerData): void 
     const { missing } = served.layers;
     if (length !== DEFERRED || missing === undefined) return;
     served.layers.missing = undefined;
-    fetchPort.fetch(missing).then(
+    fetchPort.fetch(missing, true).then(
       () => answer(deferred, fetches + 1, fetches < FETCHES_MAX ? undefined : lost()),
       (e: unknown) => answer(deferred, fetches, toLaminaError(e)),
     );

@@ -15,6 +15,8 @@ import { Serial } from './serial.js';
 export interface ImagesOptions {
   readonly store: Store;
   readonly fetcher: Fetcher;
+  /** Whether nothing shall be fetched that nobody waits for. */
+  readonly onlyWhatIsRead: () => boolean;
   /** Throws where an image must not be used. */
   readonly check: (image: Image) => Promise<void>;
 }
@@ -41,7 +43,8 @@ export class Images {
     const prepared = await this.#preparing.run(image.layers.map(layerKey).join(), () => {
       signal.throwIfAborted();
       const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
-      return prepareImage(image, { store, compat: request.compat, onProgress, signal, fetcher });
+      const prefetches = !this.#options.onlyWhatIsRead();
+      return prepareImage(image, { store, compat: request.compat, onProgress, signal, fetcher, prefetches });
     });
     for (const message of [...image.warnings, ...prepared.notes]) onEvent({ type: 'warning', message });
     return prepared;

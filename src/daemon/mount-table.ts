@@ -69,10 +69,11 @@ export class MountTable {
   constructor(options: MountTableOptions) {
     this.#options = options;
     this.#attacher = new Attacher(options);
-    const { store, fetcher } = options;
+    const { store, fetcher, background } = options;
     this.#images = new Images({
       store,
       fetcher,
+      onlyWhatIsRead: () => background.paused,
       check: async ({ layers }) => {
         const blobs = layers.flatMap(({ blob }) => (blob.kind === 'file' ? [blob.path] : []));
         await checkOutside(blobs, [...this.#mounts.values(), ...this.#making.values()]);

@@ -15,6 +15,7 @@ import type { IdMap } from '../mount/id-map.js';
 import { ImageFs } from '../mount/image-fs.js';
 import { mapTree } from '../mount/map-tree.js';
 import { LayerReaders, type LayerSource } from '../mount/layer-readers.js';
+import type { ByteRange } from '../source/fetch/block-file.js';
 import type { Mapping } from '../native/libc.js';
 import { withoutSeal } from '../store/sealed.js';
 
@@ -37,7 +38,8 @@ export interface ConnectionSpec {
 
 /** Main thread to worker. */
 export type ToWorker =
-  | { readonly op: 'layer'; readonly source: LayerSource }
+  /** `ahead`: parts of its blob that are fetched before anybody asks for them, which fill workers decompress. */
+  | { readonly op: 'layer'; readonly source: LayerSource; readonly ahead: readonly ByteRange[] }
   | { readonly op: 'connect'; readonly spec: ConnectionSpec }
   | { readonly op: 'disconnect'; readonly id: number }
   /** No mount uses these layers now: their files are closed. */

@@ -3,6 +3,7 @@
  * whatever it cannot go on after kills it. Arguments: RUN STORE. Exit code 0 only when it was asked to stop.
  */
 import { LaminaError } from '../errors.js';
+import { PrepareThreads } from '../image/prepare-threads.js';
 import { Fetcher } from '../source/fetch/fetcher.js';
 import { Store } from '../store/store.js';
 import { Background } from './background.js';
@@ -28,6 +29,8 @@ import { WorkerPool } from './worker-pool.js';
 const MEMORY = 128 * 1024 * 1024;
 /** How soon it is noticed that somebody else has unmounted a mount of the kernel engine. */
 const TIDY_INTERVAL_MS = 30_000;
+/** From the start on: who starts a daemon wants something of it. */
+const REHEARSE_AFTER_MS = 2000;
 const LOCK_RETRY_MS = 10;
 
 const STOP_TIMEOUT_MS = 40_000;
@@ -172,6 +175,7 @@ async function main(): Promise<void> {
   setInterval(() => {
     table.tidy().catch((e: unknown) => log.error({ err: e }, 'looking after the mounts failed'));
   }, TIDY_INTERVAL_MS).unref();
+  setTimeout(() => new PrepareThreads(fetcher).rehearse(), REHEARSE_AFTER_MS).unref();
   process.on('SIGTERM', () => void stop(true).then(end));
   process.on('SIGINT', () => undefined);
   // Whoever has used a registry will again; the thread takes a while to start.

@@ -56,6 +56,7 @@ export class WorkerPool {
       ready.push(
         this.#spawn('./fill-worker.js', [...serve, fetch], (control): FillWorkerData => ({
           kind: 'fill',
+          turn: i,
           control,
           work: serve,
           fetch,
@@ -78,8 +79,10 @@ export class WorkerPool {
   }
 
   addLayer(source: LayerSource): void {
-    if (source.blob.kind === 'registry') this.#options.fetcher.start();
-    this.#broadcast({ op: 'layer', source });
+    const { fetcher } = this.#options;
+    if (source.blob.kind === 'registry') fetcher.start();
+    const ahead = source.blob.kind === 'registry' ? fetcher.takePrefetched(source.blob.digest) : [];
+    this.#broadcast({ op: 'layer', source, ahead });
   }
 
   /** No mount uses these layers now: nothing of theirs is kept open. */

@@ -46,13 +46,13 @@ const lanes: Readonly<Record<PrepareJob['op'], Lane>> = {
 /** Bytes: a thread whose heap has grown beyond this is not kept. */
 const HEAP_MAX = 128 * 1024 * 1024;
 /**
- * Milliseconds that a thread with nothing to do is kept for the next job: to start one takes longer than many jobs, and
- * what has run before runs three times as fast.
+ * Milliseconds that a thread with nothing to do is kept for the next job, beside one that is kept for good: to start one takes
+ * longer than many jobs, and what has run before runs three times as fast.
  */
 const IDLE_MS = 120_000;
 
 /** Threads with nothing to do and when they end, by what gives them their ports. They do not keep the process alive. */
-const idle = new Map<PortSource | undefined, Map<Worker, NodeJS.Timeout>>();
+const idle = new Map<PortSource | undefined, Map<Worker, NodeJS.Timeout | undefined>>();
 
 /** Gives ports to the fetch thread. */
 interface PortSource {
@@ -70,6 +70,11 @@ export class PrepareThreads {
   /** Starts threads for what is about to come, where none wait already. */
   warm(): void {
     for (let n = idle.get(this.#ports)?.size ?? 0; n < THREADS_MAX; n++) this.#rest(this.#newWorker());
+  }
+
+  /** For a daemon that has nothing to do: starts one thread, which gets faster by itself. */
+  rehearse(): void {
+    if ((idle.get(this.#ports)?.size ?? 0) === 0) this.#rest(this.#newWorker(true));
   }
 
   /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
@@ -139,18 +144,18 @@ export class PrepareThreads {
 
   #rest(worker: Worker): void {
     let workers = idle.get(this.#ports);
-    if (workers === undefined) idle.set(this.#ports, (workers = new Map<Worker, NodeJS.Timeout>()));
+    if (workers === undefined) idle.set(this.#ports, (workers = new Map<Worker, NodeJS.Timeout | undefined>()));
     if (workers.size >= THREADS_MAX) return void worker.terminate();
     worker.unref();
     const end = (): void => {
       if (workers.delete(worker)) void worker.terminate();
     };
-    workers.set(worker, setTimeout(end, IDLE_MS).unref());
+    workers.set(worker, workers.size === 0 ? undefined : setTimeout(end, IDLE_MS).unref());
   }
 
-  #newWorker(): Worker {
+  #newWorker(rehearses = false): Worker {
     const fetch = this.#ports?.connect();
-    const workerData: PrepareWorkerData = { fetch };
+    const workerData: PrepareWorkerData = { fetch, rehearses };
     const transferList = fetch === undefined ? [] : [fetch];
     const worker = new Worker(new URL('./prepare-worker.js', import.meta.url), { workerData, transferList });
     // Who has given it a job is told; with nobody listening, the event would end the process.

@@ -10,10 +10,13 @@ import { indexSoci, indexToc, type SociJob, type TocJob } from '../layer/toc-pas
 import { FetchPort, useFetchPort } from '../source/fetch/port.js';
 import { configOf, type ConfigJob } from './configure.js';
 import { mergeToStore, type MergeJob } from './merge.js';
+import { rehearse } from './rehearsal.js';
 
 export interface PrepareWorkerData {
   /** To the fetch thread, for blobs of registries. */
   readonly fetch: MessagePort | undefined;
+  /** Whether there is time to {@link rehearse} before the first job. */
+  readonly rehearses: boolean;
 }
 
 export type PrepareJob =
@@ -92,7 +95,21 @@ function run(job: PrepareJob, send: (message: FromPrepareWorker) => void): void 
   }
 }
 
-const { fetch } = workerData as PrepareWorkerData;
+/** Until a job comes, or the rehearsal is over. */
+function rehearseUntil(hasJob: () => boolean): void {
+  const rehearsal = rehearse();
+  const step = (): void => {
+    if (!hasJob() && rehearsal.next().done !== true) setImmediate(step);
+  };
+  setImmediate(step);
+}
+
+const { fetch, rehearses } = workerData as PrepareWorkerData;
 if (fetch !== undefined) useFetchPort(new FetchPort(fetch, { waits: true }));
 const port = parentPort;
-port?.on('message', (job: PrepareJob) => run(job, (message) => port.postMessage(message)));
+let hasJob = false;
+port?.on('message', (job: PrepareJob) => {
+  hasJob = true;
+  run(job, (message) => port.postMessage(message));
+});
+if (rehearses) rehearseUntil(() => hasJob);

@@ -46,6 +46,8 @@ export interface PrepareOptions {
   readonly signal?: AbortSignal | undefined;
   /** For images of registries. */
   readonly fetcher?: Fetcher | undefined;
+  /** Whether what containers of the image read first shall be fetched before it is read. */
+  readonly prefetches?: boolean | undefined;
 }
 
 /** Part of every tree's key: a change of the merge or of the writer must not meet the trees of before. */
@@ -57,7 +59,7 @@ export async function prepareImage(image: Image, options: PrepareOptions): Promi
   signal?.throwIfAborted();
   const total = image.layers.reduce((n, layer) => n + layer.size, 0);
   onProgress?.({ type: 'resolved', reference: image.reference, layers: image.layers.length, bytes: total });
-  prefetch(image, options.fetcher);
+  if (options.prefetches === true) prefetch(image, options.fetcher);
   const threads = new PrepareThreads(options.fetcher);
   const layers = await prepareLayers(image, threads, options);
   signal?.throwIfAborted();
@@ -99,7 +101,7 @@ function usedLayerKey({ whitelists = [] }: Layer, { directory }: PreparedLayer):
 async function prepareLayers(
   image: Image,
   threads: PrepareThreads,
-  { store, onProgress, signal, fetcher }: PrepareOptions,
+  { store, onProgress, signal, fetcher, prefetches }: PrepareOptions,
 ): Promise<Known[]> {
   const cancel = new AbortController();
   const stop = (): void => cancel.abort(signal?.reason);
@@ -116,7 +118,10 @@ async function prepareLayers(
         report('cached', layer.size);
         return before;
       }
-      const lazy = await prepareLazily(layer, store, threads, { fetcher, signal: cancel.signal });
+      const lazy = await prepareLazily(layer, store, threads, {
+        fetcher: prefetches === true ? fetcher : undefined,
+        signal: cancel.signal,
+      });
       if ('prepared' in lazy) {
         report(lazy.prepared.cached ? 'cached' : 'lazy', 0);
         return lazy;
@@ -165,7 +170,7 @@ async function prepareLayers(
 /** What makes an index from elsewhere useless, but not the layer. */
 const TOC_FAILURES = /^(?:LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|TAR_\w+|[A-Z]+_INVALID)$/;
 
-/** By an index from elsewhere; where there is none, or none that can be used, only notes on why. */
+/** By an index from elsewhere; where there is none, or none that can be used, only notes on why. `fetcher`: see landmarks. */
 async function prepareLazily(
   layer: Layer,
   store: Store,

@@ -1,6 +1,7 @@
 /** Verified bytes of one layer, however its index came to be. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ByteRange } from '../source/fetch/block-file.js';
 import { ChunkReader, type ChunkReaderOptions } from './reader.js';
 import { TocReader } from './toc-reader.js';
 
@@ -11,6 +12,10 @@ export interface LayerReader {
   readCached(position: number, length: number, into: Buffer, at: number): boolean;
   /** The same, filling what is missing. Throws CHUNK_DIGEST_MISMATCH, BLOB_MISSING, REGISTRY_*, `NotAtHand`, IO. */
   read(position: number, length: number, into: Buffer, at: number): void;
+  /** Where in the address space the content lies that these parts of the blob are all of, in their order. */
+  contentOf(parts: readonly ByteRange[]): ByteRange[];
+  /** Puts what is missing of the content into the store. Throws what {@link read} throws. */
+  fill(content: ByteRange): void;
   close(): void;
 }
 

@@ -11,10 +11,12 @@ import { decodeFrom } from '../compress/index.js';
 import { sha256, type Digest } from '../digest/index.js';
 import { LaminaError, errnoOf } from '../errors.js';
 import { openBlob, type BlobLocation, type RandomAccessBlob } from '../source/blob.js';
+import type { ByteRange } from '../source/fetch/block-file.js';
 import { CHUNK, appendixStart, chunkLength, readChunks, type Chunks } from './chunks.js';
 import type { Copy } from './extents.js';
 import { LayerMap } from './map.js';
 import type { ChunkMemory } from './memory.js';
+import { contentWithin, type Unit } from './parts.js';
 
 /** Hash cached bytes on every read that reaches us, or once in a reader's life. Plain blobs are hashed on every read. */
 export type VerifyMode = 'every-read' | 'first-read';
@@ -105,6 +107,26 @@ export class ChunkReader {
   /** The same, filling what is missing. Throws CHUNK_DIGEST_MISMATCH, BLOB_MISSING, IO. */
   read(position: number, length: number, into: Buffer, at: number): void {
     this.#read(position, length, into, at, true);
+  }
+
+  contentOf(parts: readonly ByteRange[]): ByteRange[] {
+    return this.#map.facts.compression === 'none' ? [...parts] : contentWithin(this.#spans(), parts);
+  }
+
+  fill({ start, end }: ByteRange): void {
+    const piece = Buffer.allocUnsafe(CHUNK);
+    for (let at = start; at < Math.min(end, this.#chunks.streamSize);) {
+      const n = Math.min(CHUNK - (at % CHUNK), end - at);
+      this.#read(at, n, piece, 0, true);
+      at += n;
+    }
+  }
+
+  *#spans(): Generator<Unit> {
+    for (let i = 0; i < this.#map.count; i++) {
+      const content = { start: this.#map.output(i), end: this.#map.output(i + 1) };
+      if (content.start < content.end) yield { from: this.#map.input(content.start, content.end), content };
+    }
   }
 
   #read(position: number, length: number, into: Buffer, at: number, fill: boolean): boolean {

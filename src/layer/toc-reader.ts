@@ -12,10 +12,12 @@ import type { ByteSource } from '../compress/types.js';
 import { createHasher, digestBytes, sha256 } from '../digest/index.js';
 import { LaminaError, errnoOf } from '../errors.js';
 import { openBlob, type RandomAccessBlob } from '../source/blob.js';
+import type { ByteRange } from '../source/fetch/block-file.js';
 import { readRange } from '../source/toc/read.js';
 import { readSealed } from '../store/sealed.js';
 import { CHUNK } from './chunks.js';
 import type { LayerReader } from './layer-reader.js';
+import { contentWithin } from './parts.js';
 import { openData, type ChunkReaderOptions } from './reader.js';
 import { SociTable } from './soci-table.js';
 import { TocTable, type ChunkTable, type LayerChunk } from './toc-table.js';
@@ -69,6 +71,23 @@ export class TocReader implements LayerReader {
     this.#read(position, length, into, at, true);
   }
 
+  contentOf(parts: readonly ByteRange[]): ByteRange[] {
+    const chunks = [...this.#table.overlapping(0, this.#table.addressSpace)];
+    const units = chunks.flatMap(({ digest, address, size, offset, end }) =>
+      digest === undefined ? [] : [{ from: { start: offset, end }, content: { start: address, end: address + size } }],
+    );
+    return contentWithin(units, parts);
+  }
+
+  fill({ start, end }: ByteRange): void {
+    const { addressSpace } = this.#table;
+    for (let index = Math.floor(start / CHUNK); index * CHUNK < Math.min(end, addressSpace); index++) {
+      if (this.#isKnown(index)) continue;
+      const size = Math.min(CHUNK, addressSpace - index * CHUNK);
+      this.#fill(index, this.#scratch.subarray(0, size), index * CHUNK + size);
+    }
+  }
+
   #read(position: number, length: number, into: Buffer, at: number, fill: boolean): boolean {
     const { addressSpace } = this.#table;
     const end = Math.min(position + length, addressSpace);
@@ -113,8 +132,7 @@ export class TocReader implements LayerReader {
   }
 
   #find(index: number, buffer: Buffer): 'right' | 'wrong' | 'unknown' {
-    const known = readSync(this.#digests.fd, this.#digest, 0, DIGEST, index * DIGEST) === DIGEST;
-    if (!known || this.#digest.equals(UNKNOWN)) return 'unknown';
+    if (!this.#isKnown(index)) return 'unknown';
     const n = readSync(this.#data.fd, buffer, 0, buffer.length, index * CHUNK);
     buffer.fill(0, n);
     this.counters.verified += buffer.length;
@@ -122,6 +140,12 @@ export class TocReader implements LayerReader {
     if (got.equals(this.#digest)) return 'right';
     this.#got = `sha256:${got.toString('hex')}`;
     return 'wrong';
+  }
+
+  /** Whether a piece has been filled; its digest is in `#digest` then. */
+  #isKnown(index: number): boolean {
+    const known = readSync(this.#digests.fd, this.#digest, 0, DIGEST, index * DIGEST) === DIGEST;
+    return known && !this.#digest.equals(UNKNOWN);
   }
 
   /** Puts a piece together from the chunks of the table that it is made of. */

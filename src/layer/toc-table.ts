@@ -74,7 +74,7 @@ export class TocTable implements ChunkTable {
 
   chunk(index: number): LayerChunk {
     const at = HEADER + index * RECORD;
-    const number = (k: number): number => Number(this.#bytes.readBigUInt64LE(at + 8 * k));
+    const number = (k: number): number => getU64(this.#bytes, at + 8 * k);
     const zeros = this.#bytes.readUInt8(at + 40) === 1;
     const digest = zeros ? undefined : this.#bytes.subarray(at + DIGEST_AT, at + DIGEST_AT + DIGEST);
     const [offset, inner] = [number(2), number(4)];
@@ -96,10 +96,15 @@ export class TocTable implements ChunkTable {
     for (let high = this.count; low < high;) {
       const middle = (low + high) >>> 1;
       const at = HEADER + middle * RECORD;
-      const end = Number(this.#bytes.readBigUInt64LE(at)) + Number(this.#bytes.readBigUInt64LE(at + 8));
+      const end = getU64(this.#bytes, at) + getU64(this.#bytes, at + 8);
       if (end <= address) low = middle + 1;
       else high = middle;
     }
     return low;
   }
+}
+
+/** Of up to 53 bits: a table is made of such. */
+function getU64(bytes: Buffer, at: number): number {
+  return bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 0x1_0000_0000;
 }

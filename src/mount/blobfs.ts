@@ -9,14 +9,13 @@ import { LaminaError } from '../errors.js';
 import { S_IFDIR, S_IFREG } from '../erofs/tree.js';
 import { MISS, type Attributes, type FileSystem, type StatFs, type Visit } from '../fuse/file-system.js';
 import { ROOT_NODE } from '../fuse/wire.js';
-import type { LayerReaders } from './layer-readers.js';
+import { spanOf, type LayerReaders } from './layer-readers.js';
 
 /** Slots start here: 1 is the root directory. */
 export const FIRST_SLOT = 2;
 const DIGITS_MAX = 15;
 const DOTS = Buffer.from('..');
 const FILE_TYPE_DIRECTORY = S_IFDIR >> 12;
-const SPAN_SHIFT = 20;
 
 export class BlobFs implements FileSystem {
   readonly capabilities = { xattrs: false, acls: false };
@@ -75,7 +74,7 @@ export class BlobFs implements FileSystem {
   }
 
   affinity(node: number, offset: number): number {
-    return node + Math.floor(offset / (1 << SPAN_SHIFT));
+    return spanOf(node, offset);
   }
 
   seek(node: number, offset: number, whence: 'data' | 'hole'): number {

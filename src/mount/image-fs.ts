@@ -15,9 +15,7 @@ import {
 } from '../fuse/file-system.js';
 import { mapId, type IdMap } from './id-map.js';
 import { mapXattr } from './id-map-xattrs.js';
-import type { LayerReaders } from './layer-readers.js';
-
-const SPAN_SHIFT = 20;
+import { spanOf, type LayerReaders } from './layer-readers.js';
 
 export class ImageFs implements FileSystem {
   readonly capabilities: Capabilities;
@@ -91,7 +89,7 @@ export class ImageFs implements FileSystem {
   affinity(node: number, offset: number): number {
     if ((this.#tree.mode(node) & S_IFMT) !== S_IFREG) return 0;
     const run = this.#tree.mapRange(node, offset);
-    return run.device + Math.floor(run.position / (1 << SPAN_SHIFT));
+    return run.device === 0 ? 0 : spanOf(this.#slot(run), run.position);
   }
 
   #slot(run: RangeResult): number {

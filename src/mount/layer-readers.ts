@@ -10,6 +10,7 @@ import type { Counters } from './counters.js';
 import { openLayerReader, type LayerReader } from '../layer/layer-reader.js';
 import type { VerifyMode } from '../layer/reader.js';
 import type { BlobLocation } from '../source/blob.js';
+import type { ByteRange } from '../source/fetch/block-file.js';
 import { NotAtHand } from '../source/fetch/port.js';
 
 export interface LayerSource {
@@ -37,6 +38,11 @@ export interface LayerReadersOptions {
   readonly counters?: Counters;
   /** A cached chunk was wrong and has been fetched again. */
   readonly onHeal?: (layer: LayerSource, offset: number, got: string) => void;
+}
+
+/** A number that is the same for places of a layer that are decompressed together, mostly: within 1 MiB. */
+export function spanOf(slot: number, position: number): number {
+  return slot + Math.floor(position / (1 << 20));
 }
 
 /** Open readers, each with two or three descriptors and a mapping; the earliest opened beyond this are closed. */
@@ -92,6 +98,21 @@ export class LayerReaders {
       if (!reader.readCached(position, within, into, at)) return false;
     } else if (!this.#fill(() => reader.read(position, within, into, at))) return false;
     this.#options.counters?.add(slot, within, counters.verified - verified, counters.filled - filled);
+    return true;
+  }
+
+  /** See {@link LayerReader.contentOf}. */
+  contentOf(slot: number, parts: readonly ByteRange[]): ByteRange[] {
+    return this.#reader(slot).contentOf(parts);
+  }
+
+  /** See {@link LayerReader.fill}; false as {@link read}. */
+  fill(slot: number, content: ByteRange): boolean {
+    const reader = this.#reader(slot);
+    const { counters } = reader;
+    const { verified, filled } = counters;
+    if (!this.#fill(() => reader.fill(content))) return false;
+    this.#options.counters?.add(slot, 0, counters.verified - verified, counters.filled - filled);
     return true;
   }
 

@@ -199,6 +199,11 @@ t.test('What containers have read first on one machine is fetched before it is r
   const other = await startDaemon(t, undefined, NO_BACKGROUND);
   const there = await mounted(other, reference, '--engine', 'fuse');
   t.ok(await until(async () => (await contents(other))[1]!.fetched > 3_000_000, 10_000), 'before it is read');
+  const filled = async (): Promise<number> => {
+    const { stdout } = await other.lamina(['mounts', '--json']);
+    return (JSON.parse(stdout) as { bytes: { filled: number } }[])[0]!.bytes.filled;
+  };
+  t.ok(await until(async () => (await filled()) > 3_000_000, 10_000), 'and decompressed');
   const before = proxy.seen.length;
   for (const name of read) {
     t.ok((await readFile(join(there, name))).equals(await readFile(join(mountpoint, name))), name);
@@ -206,6 +211,12 @@ t.test('What containers have read first on one machine is fetched before it is r
   t.equal(proxy.seen.length, before, 'nothing has to be fetched for it');
   const again = await other.lamina(['index', '--push', reference]);
   t.match(again.stderr, /a trace of/, 'what was fetched ahead is passed on');
+
+  const paused = await startDaemon(t, undefined, NO_BACKGROUND);
+  t.equal((await paused.lamina(['daemon', 'pause'])).code, 0);
+  await mounted(paused, reference, '--engine', 'fuse');
+  await sleep(500);
+  t.ok((await contents(paused))[1]!.fetched < 1_000_000, 'not where the network is left to others');
 
   // Of an index that cannot be used only the use is lost.
   proxy.fault = ({ url }) => (/referrers|sha256-/.test(url) ? { status: 500 } : undefined);

@@ -13,6 +13,7 @@ import type { FetchedAci } from '../registry/ac-fetch.js';
 import type { FetchedManifest } from '../registry/manifests.js';
 import type { RegistryAccess } from './access.js';
 import type { FetchWorkerData } from './fetch-worker.js';
+import type { ByteRange } from './block-file.js';
 import { FetchPort, useFetchPort } from './port.js';
 import type { DiscoveryAccess, FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread, WantedPart } from './protocol.js';
 
@@ -29,6 +30,9 @@ interface Pending {
   readonly reject: (e: Error) => void;
 }
 
+/** Blobs of which it is remembered what was prefetched. */
+const PREFETCHED_MAX = 256;
+
 export class Fetcher {
   readonly #options: FetcherOptions;
   readonly #pending = new Map<number, Pending>();
@@ -40,6 +44,7 @@ export class Fetcher {
   #port: MessagePort | undefined;
   #dead: Error | undefined;
   #ids = 0;
+  readonly #prefetched = new Map<Digest, ByteRange[]>();
 
   constructor(options: FetcherOptions) {
     this.#options = options;
@@ -109,7 +114,20 @@ export class Fetcher {
 
   /** Begins to bring parts of blobs into the store, the first first. What fails is asked for again by who waits for it. */
   async prefetch(parts: readonly WantedPart[]): Promise<void> {
+    for (const { blob, start, end } of parts) {
+      const known = this.#prefetched.get(blob.digest);
+      if (known === undefined) this.#prefetched.set(blob.digest, [{ start, end }]);
+      else known.push({ start, end });
+    }
+    while (this.#prefetched.size > PREFETCHED_MAX) this.takePrefetched([...this.#prefetched.keys()][0]!);
     if (parts.length > 0) await this.#ask({ op: 'prefetch', parts });
+  }
+
+  /** What was prefetched of a blob, the first first, since this was last asked. */
+  takePrefetched(digest: Digest): readonly ByteRange[] {
+    const parts = this.#prefetched.get(digest) ?? [];
+    this.#prefetched.delete(digest);
+    return parts;
   }
 
   /** Brings all of a blob into the store, from its beginning on, until `signal` says to leave it. Throws what fetching throws. */

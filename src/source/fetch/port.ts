@@ -44,13 +44,13 @@ export class FetchPort {
     this.#ask({ op: 'discard', blob, start, end });
   }
 
-  /** The same as {@link need}, for threads that have other things to do. */
-  async fetch({ blob, start, end }: NotAtHand): Promise<void> {
+  /** The same as {@link need}, for threads that have other things to do. `mounted`: see ToFetcher. */
+  async fetch({ blob, start, end }: NotAtHand, mounted: boolean): Promise<void> {
     const id = ++this.#ids;
     const answer = await new Promise<FromFetcher>((resolve) => {
       if (this.#pending.size === 0) this.#port.on('message', this.#onAnswer);
       this.#pending.set(id, resolve);
-      this.#port.postMessage({ op: 'want', id, blob, start, end, mounted: true } satisfies ToFetcher);
+      this.#port.postMessage({ op: 'want', id, blob, start, end, mounted } satisfies ToFetcher);
     });
     if (answer.error !== undefined) throw LaminaError.fromJSON(answer.error);
   }
