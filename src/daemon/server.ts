@@ -29,7 +29,7 @@ import { WorkerPool } from './worker-pool.js';
 const MEMORY = 128 * 1024 * 1024;
 /** How soon it is noticed that somebody else has unmounted a mount of the kernel engine. */
 const TIDY_INTERVAL_MS = 30_000;
-/** From the start on: who starts a daemon wants something of it. */
+/** From the start on, and again when there is something to do then: who starts a daemon wants something of it. */
 const REHEARSE_AFTER_MS = 2000;
 const LOCK_RETRY_MS = 10;
 
@@ -175,7 +175,10 @@ async function main(): Promise<void> {
   setInterval(() => {
     table.tidy().catch((e: unknown) => log.error({ err: e }, 'looking after the mounts failed'));
   }, TIDY_INTERVAL_MS).unref();
-  setTimeout(() => new PrepareThreads(fetcher).rehearse(), REHEARSE_AFTER_MS).unref();
+  const threads = new PrepareThreads(fetcher);
+  const rehearsal = setInterval(() => {
+    if (threads.rehearse()) clearInterval(rehearsal);
+  }, REHEARSE_AFTER_MS).unref();
   process.on('SIGTERM', () => void stop(true).then(end));
   process.on('SIGINT', () => undefined);
   // Whoever has used a registry will again; the thread takes a while to start.

@@ -10,7 +10,7 @@ import type { IndexedToc, SociJob, TocJob } from '../layer/toc-pass.js';
 import type { RuntimeConfig } from '../bundle/runtime-config.js';
 import type { ConfigJob } from './configure.js';
 import { isSmallMerge, mergeToStore, type MergeJob } from './merge.js';
-import type { Answer, FromPrepareWorker, PrepareJob, PrepareWorkerData } from './prepare-worker.js';
+import type { Answer, FromPrepareWorker, Idle, PrepareJob, PrepareWorkerData } from './prepare-worker.js';
 
 export interface IndexCallbacks {
   /** Compressed bytes done. */
@@ -51,8 +51,15 @@ const HEAP_MAX = 128 * 1024 * 1024;
  */
 const IDLE_MS = 120_000;
 
-/** Threads with nothing to do and when they end, by what gives them their ports. They do not keep the process alive. */
-const idle = new Map<PortSource | undefined, Map<Worker, NodeJS.Timeout | undefined>>();
+/** Threads that get their ports from the same. Those with nothing to do do not keep the process alive. */
+interface Pool {
+  /** The one that is kept for good, and given a job first. */
+  kept: Worker | undefined;
+  /** With nothing to do, and when they end. */
+  readonly idle: Map<Worker, NodeJS.Timeout | undefined>;
+}
+
+const pools = new Map<PortSource | undefined, Pool>();
 
 /** Gives ports to the fetch thread. */
 interface PortSource {
@@ -61,20 +68,28 @@ interface PortSource {
 
 export class PrepareThreads {
   readonly #ports: PortSource | undefined;
+  readonly #pool: Pool;
 
   /** `ports`: where blobs of registries may come. */
   constructor(ports?: PortSource) {
     this.#ports = ports;
+    const known = pools.get(ports);
+    this.#pool = known ?? { kept: undefined, idle: new Map() };
+    if (known === undefined) pools.set(ports, this.#pool);
   }
 
-  /** Starts threads for what is about to come, where none wait already. */
+  /** Starts a thread for what is about to come, where there is none. */
   warm(): void {
-    for (let n = idle.get(this.#ports)?.size ?? 0; n < THREADS_MAX; n++) this.#rest(this.#newWorker());
+    if (this.#pool.kept === undefined) this.#rest(this.#newWorker());
   }
 
-  /** For a daemon that has nothing to do: starts one thread, which gets faster by itself. */
-  rehearse(): void {
-    if ((idle.get(this.#ports)?.size ?? 0) === 0) this.#rest(this.#newWorker(true));
+  /** For a daemon that has nothing to do: the thread that is kept gets faster by itself. False where it is at work. */
+  rehearse(): boolean {
+    const { kept, idle } = this.#pool;
+    if (kept !== undefined && !idle.has(kept)) return false;
+    this.warm();
+    this.#pool.kept?.postMessage({ op: 'rehearse' } satisfies Idle);
+    return true;
   }
 
   /** Throws what `indexLayer` throws, and an AbortError when `signal` says so. */
@@ -132,34 +147,39 @@ export class PrepareThreads {
   }
 
   #takeIdle(): Worker | undefined {
-    const workers = idle.get(this.#ports);
-    // The one that has worked last is the warmest.
-    const [worker, timer] = [...(workers ?? [])].at(-1) ?? [];
+    const { kept, idle } = this.#pool;
+    // Of the others, the one that has worked last is the warmest.
+    const worker = kept !== undefined && idle.has(kept) ? kept : [...idle.keys()].at(-1);
     if (worker === undefined) return undefined;
-    workers?.delete(worker);
-    clearTimeout(timer);
+    clearTimeout(idle.get(worker));
+    idle.delete(worker);
     worker.ref();
     return worker;
   }
 
   #rest(worker: Worker): void {
-    let workers = idle.get(this.#ports);
-    if (workers === undefined) idle.set(this.#ports, (workers = new Map<Worker, NodeJS.Timeout | undefined>()));
-    if (workers.size >= THREADS_MAX) return void worker.terminate();
+    const { idle } = this.#pool;
+    const kept = (this.#pool.kept ??= worker);
+    if (worker !== kept && idle.size >= THREADS_MAX) return void worker.terminate();
     worker.unref();
     const end = (): void => {
-      if (workers.delete(worker)) void worker.terminate();
+      if (idle.delete(worker)) void worker.terminate();
     };
-    workers.set(worker, workers.size === 0 ? undefined : setTimeout(end, IDLE_MS).unref());
+    idle.set(worker, worker === kept ? undefined : setTimeout(end, IDLE_MS).unref());
   }
 
-  #newWorker(rehearses = false): Worker {
+  #newWorker(): Worker {
     const fetch = this.#ports?.connect();
-    const workerData: PrepareWorkerData = { fetch, rehearses };
+    const workerData: PrepareWorkerData = { fetch };
     const transferList = fetch === undefined ? [] : [fetch];
     const worker = new Worker(new URL('./prepare-worker.js', import.meta.url), { workerData, transferList });
     // Who has given it a job is told; with nobody listening, the event would end the process.
-    worker.on('error', () => undefined).once('exit', () => idle.get(this.#ports)?.delete(worker));
+    worker
+      .on('error', () => undefined)
+      .once('exit', () => {
+        this.#pool.idle.delete(worker);
+        if (this.#pool.kept === worker) this.#pool.kept = undefined;
+      });
     return worker;
   }
 }

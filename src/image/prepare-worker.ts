@@ -15,8 +15,11 @@ import { rehearse } from './rehearsal.js';
 export interface PrepareWorkerData {
   /** To the fetch thread, for blobs of registries. */
   readonly fetch: MessagePort | undefined;
-  /** Whether there is time to {@link rehearse} before the first job. */
-  readonly rehearses: boolean;
+}
+
+/** There is nothing to do: time to {@link rehearse}, until there is. Not answered. */
+export interface Idle {
+  readonly op: 'rehearse';
 }
 
 export type PrepareJob =
@@ -95,7 +98,7 @@ function run(job: PrepareJob, send: (message: FromPrepareWorker) => void): void 
   }
 }
 
-/** Until a job comes, or the rehearsal is over. */
+/** Until a job has come, or the rehearsal is over. */
 function rehearseUntil(hasJob: () => boolean): void {
   const rehearsal = rehearse();
   const step = (): void => {
@@ -104,12 +107,15 @@ function rehearseUntil(hasJob: () => boolean): void {
   setImmediate(step);
 }
 
-const { fetch, rehearses } = workerData as PrepareWorkerData;
+const { fetch } = workerData as PrepareWorkerData;
 if (fetch !== undefined) useFetchPort(new FetchPort(fetch, { waits: true }));
 const port = parentPort;
-let hasJob = false;
-port?.on('message', (job: PrepareJob) => {
-  hasJob = true;
-  run(job, (message) => port.postMessage(message));
+let jobs = 0;
+port?.on('message', (message: PrepareJob | Idle) => {
+  if (message.op === 'rehearse') {
+    const before = jobs;
+    return rehearseUntil(() => jobs > before);
+  }
+  jobs++;
+  run(message, (answer) => port.postMessage(answer));
 });
-if (rehearses) rehearseUntil(() => hasJob);

@@ -9,23 +9,31 @@ export interface Unit {
   readonly content: ByteRange;
 }
 
-/** The content of the units that lie in a part as a whole, in the order of the parts. */
-export function contentWithin(units: Iterable<Unit>, parts: readonly ByteRange[]): ByteRange[] {
-  const sorted = parts.map((part, rank) => ({ ...part, rank })).sort((a, b) => a.start - b.start);
-  const found: { readonly rank: number; readonly content: ByteRange }[] = [];
-  for (const { from, content } of units) {
-    const part = sorted[countAtOrBefore(sorted, from.start) - 1];
-    if (part !== undefined && from.end <= part.end) found.push({ rank: part.rank, content });
+/**
+ * The content of the units that lie in a part as a whole, in the order of the parts. Units are looked for as if they ascended in
+ * the blob as they do in the layer, which all tools see to; of others some are not found.
+ */
+export function contentWithin(
+  units: { readonly count: number; readonly at: (index: number) => Unit },
+  parts: readonly ByteRange[],
+): ByteRange[] {
+  const found: ByteRange[] = [];
+  for (const { start, end } of parts) {
+    for (let i = firstFrom(units, start); i < units.count; i++) {
+      const { from, content } = units.at(i);
+      if (from.start >= end) break;
+      if (from.start >= start && from.end <= end && content.start < content.end) found.push(content);
+    }
   }
-  return found.sort((a, b) => a.rank - b.rank).map(({ content }) => content);
+  return found;
 }
 
-/** How many begin at `position` or before. */
-function countAtOrBefore(sorted: readonly ByteRange[], position: number): number {
+/** The first unit that begins at `position` or behind it. */
+function firstFrom({ count, at }: Parameters<typeof contentWithin>[0], position: number): number {
   let low = 0;
-  for (let high = sorted.length; low < high;) {
+  for (let high = count; low < high;) {
     const middle = (low + high) >>> 1;
-    if (sorted[middle]!.start <= position) low = middle + 1;
+    if (at(middle).from.start < position) low = middle + 1;
     else high = middle;
   }
   return low;

@@ -110,7 +110,13 @@ export class ChunkReader {
   }
 
   contentOf(parts: readonly ByteRange[]): ByteRange[] {
-    return this.#map.facts.compression === 'none' ? [...parts] : contentWithin(this.#spans(), parts);
+    const map = this.#map;
+    if (map.facts.compression === 'none') return [...parts];
+    const at = (index: number): Unit => {
+      const content = { start: map.output(index), end: map.output(index + 1) };
+      return { from: map.input(content.start, Math.max(content.end, content.start + 1)), content };
+    };
+    return contentWithin({ count: map.count, at }, parts);
   }
 
   fill({ start, end }: ByteRange): void {
@@ -119,13 +125,6 @@ export class ChunkReader {
       const n = Math.min(CHUNK - (at % CHUNK), end - at);
       this.#read(at, n, piece, 0, true);
       at += n;
-    }
-  }
-
-  *#spans(): Generator<Unit> {
-    for (let i = 0; i < this.#map.count; i++) {
-      const content = { start: this.#map.output(i), end: this.#map.output(i + 1) };
-      if (content.start < content.end) yield { from: this.#map.input(content.start, content.end), content };
     }
   }
 

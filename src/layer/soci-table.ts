@@ -24,22 +24,17 @@ export class SociTable implements ChunkTable {
     return this.#spans.length;
   }
 
+  chunk(index: number): LayerChunk {
+    const { point, outputEnd, start: offset, end } = this.#spans[index]!;
+    const [address, digest] = [point.output, this.#digests[index]];
+    return { address, size: outputEnd - address, offset, end, inner: 0, digest, point, digestOf: 'blob' };
+  }
+
   *overlapping(start: number, end: number): Generator<LayerChunk> {
-    for (let i = this.#at(start); i < this.#spans.length; i++) {
-      const { point, outputEnd, start: from, end: to } = this.#spans[i]!;
-      if (point.output >= end) return;
-      const size = outputEnd - point.output;
-      if (size === 0) continue;
-      yield {
-        address: point.output,
-        size,
-        offset: from,
-        end: to,
-        inner: 0,
-        digest: this.#digests[i],
-        point,
-        digestOf: 'blob',
-      };
+    for (let i = this.#at(start); i < this.count; i++) {
+      const chunk = this.chunk(i);
+      if (chunk.address >= end) return;
+      if (chunk.size > 0) yield chunk;
     }
   }
 

@@ -17,7 +17,7 @@ import { readRange } from '../source/toc/read.js';
 import { readSealed } from '../store/sealed.js';
 import { CHUNK } from './chunks.js';
 import type { LayerReader } from './layer-reader.js';
-import { contentWithin } from './parts.js';
+import { contentWithin, type Unit } from './parts.js';
 import { openData, type ChunkReaderOptions } from './reader.js';
 import { SociTable } from './soci-table.js';
 import { TocTable, type ChunkTable, type LayerChunk } from './toc-table.js';
@@ -72,11 +72,12 @@ export class TocReader implements LayerReader {
   }
 
   contentOf(parts: readonly ByteRange[]): ByteRange[] {
-    const chunks = [...this.#table.overlapping(0, this.#table.addressSpace)];
-    const units = chunks.flatMap(({ digest, address, size, offset, end }) =>
-      digest === undefined ? [] : [{ from: { start: offset, end }, content: { start: address, end: address + size } }],
-    );
-    return contentWithin(units, parts);
+    const table = this.#table;
+    const at = (index: number): Unit => {
+      const { address, size, offset, end } = table.chunk(index);
+      return { from: { start: offset, end }, content: { start: address, end: address + size } };
+    };
+    return contentWithin({ count: table.count, at }, parts);
   }
 
   fill({ start, end }: ByteRange): void {

@@ -46,6 +46,8 @@ export interface ChunkTable {
   /** Bytes. */
   readonly addressSpace: number;
   readonly count: number;
+  /** By ascending addresses. */
+  chunk(index: number): LayerChunk;
   /** Chunks that have bytes in `start` to `end` of the address space. */
   overlapping(start: number, end: number): Iterable<LayerChunk>;
 }
