@@ -3,7 +3,7 @@
  * pulling the image whole, and beside stargz-snapshotter where containerd-stargz-grpc and
  * ctr-remote are (Debian has only the latter). The registry is
  * Debian's docker-registry on this machine. Every measurement begins with nothing of the image in the store, a daemon that
- * has run another image, and dropped caches. "With a trace": another machine has run numpy and pushed what was read. Needs root, /dev/fuse and scripts/install-peers.
+ * has run another image and had some seconds of rest since, and dropped caches. "With a trace": another machine has run numpy and pushed what was read. Needs root, /dev/fuse and scripts/install-peers.
  *
  *     npm run bench:registry -- [--image DIR[:TAG]] [--estargz ARCHIVE] [--runs N] [--slow] [--only NAME]... [--json]
  *
@@ -66,6 +66,8 @@ const NODE = ['node', '-e', '0'];
 const EVERYTHING = ['sh', '-c', READ_ALL];
 const COPY = ['copy', '-q'];
 const CHUNKED = ['--dest-compress-format', 'zstd:chunked', '--dest-compress'];
+/** A daemon makes use of the time in which nobody asks anything of it. */
+const IDLE_MS = 4000;
 const LINK = { bytesPerSecond: 100e6 / 8, roundTripMs: 20 };
 
 /** The registry, and what it has sent, by its access log in Apache's combined format. */
@@ -253,6 +255,7 @@ function laminaWith(name: string, reference: string, again = false): Candidate {
       await daemon.ready();
       try {
         await lamina(['run', reference.replace(/\/[^/]+$/, '/other:latest')], daemon.env);
+        await sleep(IDLE_MS);
         if (again) {
           await lamina(['mount', reference], daemon.env);
           await lamina(['umount', reference], daemon.env);

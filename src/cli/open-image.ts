@@ -23,11 +23,18 @@ export async function openImage(
   const reference = referenceOf(context, text);
   const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
   if (reference.kind === 'docker') context.fetcher.serveThisThread();
-  const image = await resolveImage(reference, {
-    platform,
-    aciPath: aciPathOf(context, options),
-    registry: isRemote(reference) ? registrySource(context, options, options.store ?? context.store) : undefined,
-  });
+  const progress = context.progress();
+  let image: Image;
+  try {
+    image = await resolveImage(reference, {
+      platform,
+      aciPath: aciPathOf(context, options),
+      registry: isRemote(reference) ? registrySource(context, options, options.store ?? context.store) : undefined,
+      onWait: () => progress.onProgress({ type: 'waiting', reference: reference.text }),
+    });
+  } finally {
+    progress.end();
+  }
   for (const warning of image.warnings) context.out.warn(warning);
   return image;
 }

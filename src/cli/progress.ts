@@ -67,6 +67,9 @@ class LineProgress implements Progress {
 
   readonly onProgress = (event: ShownEvent): void => {
     switch (event.type) {
+      case 'waiting':
+        this.#print(`${event.reference}: waiting for the registry`);
+        return;
       case 'resolved':
         this.#layers = event.layers;
         this.#heading = `${event.reference}: ${plural(event.layers, 'layer')}, ${formatBytes(event.bytes)}`;
@@ -103,7 +106,7 @@ class LineProgress implements Progress {
   #print(line: string): void {
     if (this.#heading !== '') this.#stderr.write(`${escapeControls(this.#heading)}\n`);
     this.#heading = '';
-    this.#stderr.write(`${line}\n`);
+    this.#stderr.write(`${escapeControls(line)}\n`);
   }
 }
 
@@ -136,6 +139,7 @@ class BarProgress implements Progress {
   readonly #bars = new Map<number, Bar>();
   #layers = 0;
   #finished = 0;
+  #waiting = false;
   #merging = false;
   #drawn = 0;
   #drawnAt = -Infinity;
@@ -148,7 +152,11 @@ class BarProgress implements Progress {
 
   readonly onProgress = (event: ShownEvent): void => {
     switch (event.type) {
+      case 'waiting':
+        this.#waiting = true;
+        break;
       case 'resolved':
+        this.#waiting = false;
         this.#layers = event.layers;
         return;
       case 'tree':
@@ -183,6 +191,7 @@ class BarProgress implements Progress {
       .map(([layer, bar]) =>
         barLine(`layer ${layer + 1}/${this.#layers} ${shortDigest(bar.diffId)}`, bar, this.#now()),
       );
+    if (this.#waiting) lines.push('waiting for the registry');
     if (this.#bars.size > 0) lines.push(`${this.#finished} of ${plural(this.#layers, 'layer')} ready`);
     if (this.#merging) lines.push('merging the tree');
     const { columns = COLUMNS } = this.#output.stderr;

@@ -6,6 +6,7 @@ import { closeSync } from 'node:fs';
 import { LaminaError } from '../errors.js';
 import { openFuseMount, type FuseMount } from '../mount/fuse-mount.js';
 import { receiveFd } from '../native/libc.js';
+import type { TypedCredentials } from '../source/fetch/fetcher.js';
 import type { Message, Request } from './supervisor.js';
 
 /** The descriptor on which the supervisor sends others. */
@@ -17,6 +18,8 @@ export interface Held {
   readonly restarts: number;
   /** Connections that an earlier server has left: key to descriptor. */
   readonly connections: ReadonlyMap<string, number>;
+  /** What was typed while earlier servers ran. */
+  readonly typed: readonly TypedCredentials[];
 }
 
 export class Broker {
@@ -46,12 +49,12 @@ export class Broker {
       this.#waiting.clear();
       this.#onOrphaned();
     });
-    const { keys, supervisorPid, restarts } = await said;
+    const { keys, supervisorPid, restarts, typed } = await said;
     for (const key of keys) {
       await this.#request({ op: 'take', id: this.#next++, key });
       this.#fds.set(key, receiveFd(FD_SOCKET));
     }
-    return { supervisorPid, restarts, connections: new Map(this.#fds) };
+    return { supervisorPid, restarts, connections: new Map(this.#fds), typed };
   }
 
   /** Mounts and returns the descriptor to serve. Throws FUSE_UNAVAILABLE, MOUNT_FAILED. */
@@ -72,6 +75,11 @@ export class Broker {
     this.#fds.delete(key);
     if (fd !== undefined) closeSync(fd);
     if (this.supervised) await this.#request({ op: 'close', id: this.#next++, key });
+  }
+
+  /** For the servers to come. */
+  async keep(typed: TypedCredentials): Promise<void> {
+    if (this.supervised) await this.#request({ op: 'keep', id: this.#next++, typed });
   }
 
   /** Call before this process ends on purpose. */

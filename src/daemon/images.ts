@@ -37,12 +37,13 @@ export class Images {
     const reference = parseFullReference(request.reference);
     const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
     const registry = registrySource(request.registry, this.#options);
-    const image = await resolveImage(reference, { platform, aciPath: request.aciPath, registry });
+    const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
+    const onWait = (): void => onProgress({ type: 'waiting', reference: request.reference });
+    const image = await resolveImage(reference, { platform, aciPath: request.aciPath, registry, onWait, signal });
     await check(image);
     signal.throwIfAborted();
     const prepared = await this.#preparing.run(image.layers.map(layerKey).join(), () => {
       signal.throwIfAborted();
-      const onProgress: OnProgress = (event) => onEvent({ type: 'progress', event });
       const prefetches = !this.#options.onlyWhatIsRead();
       return prepareImage(image, { store, compat: request.compat, onProgress, signal, fetcher, prefetches });
     });

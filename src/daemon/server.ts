@@ -82,6 +82,8 @@ async function main(): Promise<void> {
   const fetcher = new Fetcher({
     userAgent: `lamina/${packageVersion()}`,
     onDeath: (e) => die(e, 'the fetch thread died'),
+    // When the supervisor dies meanwhile, there is no next server either.
+    onKeep: (typed) => void broker.keep(typed).catch(() => undefined),
   });
   const pool: WorkerPool = new WorkerPool({
     memory: MEMORY,
@@ -169,6 +171,7 @@ async function main(): Promise<void> {
   );
 
   const [held] = await Promise.all([broker.start(), pool.start()]);
+  for (const typed of held.typed) fetcher.restore(typed);
   for (const record of await recover(shared, held.connections)) table.adopt(record);
   await table.tidy();
   await control.listen(run.socket);

@@ -13,6 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { LaminaError, toLaminaError, type SerializedError } from '../errors.js';
 import { openFuseMount, type FuseMount } from '../mount/fuse-mount.js';
 import { sendFd, socketpair } from '../native/libc.js';
+import type { TypedCredentials } from '../source/fetch/fetcher.js';
 import { takeLock } from './lock.js';
 import { RunDir } from './run-dir.js';
 
@@ -21,6 +22,8 @@ export type Request =
   | { readonly op: 'take'; readonly id: number; readonly key: string }
   /** The server is about to end, however it does: no other is wanted. */
   | { readonly op: 'stopping'; readonly id: number }
+  /** Mounts go on by them after a crash. They are in memory only. */
+  | { readonly op: 'keep'; readonly id: number; readonly typed: TypedCredentials }
   | { readonly op: 'open'; readonly id: number; readonly key: string; readonly mount: FuseMount }
   | { readonly op: 'close'; readonly id: number; readonly key: string };
 
@@ -29,7 +32,13 @@ export type Request =
  * socket's buffer holds few, and a supervisor must never wait for its server.
  */
 export type Message =
-  | { readonly op: 'held'; readonly keys: readonly string[]; readonly supervisorPid: number; readonly restarts: number }
+  | {
+      readonly op: 'held';
+      readonly keys: readonly string[];
+      readonly typed: readonly TypedCredentials[];
+      readonly supervisorPid: number;
+      readonly restarts: number;
+    }
   | { readonly op: 'done'; readonly id: number; readonly error?: SerializedError };
 
 /** Exit codes of the supervisor's own (75: EX_TEMPFAIL of sysexits.h). */
@@ -47,6 +56,9 @@ const STOP_TIMEOUT_MS = 60_000;
 /** Calls that wait for a mount occupy a thread of libuv's; the default of 4 would soon leave none for the rest. */
 const SERVER_THREADS = '16';
 
+/** Of typed credentials, those that were typed last are kept. */
+const TYPED_MAX = 1000;
+
 function log(level: 'info' | 'warn' | 'error', message: string, facts: Record<string, unknown> = {}): void {
   process.stderr.write(
     `${JSON.stringify({ time: new Date().toISOString(), level, part: 'supervisor', pid: process.pid, ...facts, msg: message })}\n`,
@@ -56,6 +68,7 @@ function log(level: 'info' | 'warn' | 'error', message: string, facts: Record<st
 class Supervisor {
   readonly #args: readonly string[];
   readonly #held = new Map<string, number>();
+  readonly #typed: TypedCredentials[] = [];
   #server: ChildProcess | undefined;
   #socket = -1;
   #stopping = false;
@@ -88,6 +101,7 @@ class Supervisor {
     this.#send(server, {
       op: 'held',
       keys: [...this.#held.keys()],
+      typed: this.#typed,
       supervisorPid: process.pid,
       restarts: this.#restarts,
     });
@@ -142,6 +156,10 @@ class Supervisor {
         return this.#close(request.key);
       case 'stopping':
         return this.#expectEnd();
+      case 'keep':
+        this.#typed.push(request.typed);
+        if (this.#typed.length > TYPED_MAX) this.#typed.shift();
+        return;
     }
   }
 

@@ -1,6 +1,8 @@
 /** What preparing an image reports while it goes on: plain data, so that it travels over the control socket. */
 
 export type ProgressEvent =
+  /** For a registry, to learn what the image is. */
+  | { readonly type: 'waiting'; readonly reference: string }
   | {
       readonly type: 'resolved';
       readonly reference: string;

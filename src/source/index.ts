@@ -33,16 +33,43 @@ export interface ResolveOptions {
   readonly aciPath?: readonly string[] | undefined;
   /** How registries are asked; without it their images cannot be had. */
   readonly registry?: RegistrySource | undefined;
+  /** A registry lets us wait: called once. */
+  readonly onWait?: (() => void) | undefined;
+  /** Nobody wants the image any more. What a registry was asked for ends by itself. */
+  readonly signal?: AbortSignal | undefined;
 }
+
+/** Milliseconds after which whoever looks on should be told what we wait for. */
+const WAIT_MS = 2000;
 
 /**
  * Throws IMAGE_NOT_FOUND, TAG_NOT_FOUND, PLATFORM_NOT_FOUND, IMAGE_AMBIGUOUS, NOT_AN_IMAGE, LAYOUT_INVALID,
  * ARCHIVE_INVALID, MANIFEST_INVALID, COMPRESSION_*, CONFIG_INVALID, BLOB_*, DIGEST_*, REGISTRY_*, LIMIT_EXCEEDED,
- * PERMISSION_DENIED, IO.
+ * PERMISSION_DENIED, IO; an AbortError when `signal` says so.
  */
-export async function resolveImage(
+export async function resolveImage(reference: Reference, options: ResolveOptions = {}): Promise<Image> {
+  const { onWait, signal } = options;
+  const timer = onWait === undefined ? undefined : setTimeout(onWait, WAIT_MS);
+  try {
+    return await unlessAborted(findImage(reference, options), signal);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return work;
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason instanceof Error ? signal.reason : new Error('Aborted'));
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}
+
+async function findImage(
   reference: Reference,
-  { platform = hostPlatform(), aciPath = [], registry }: ResolveOptions = {},
+  { platform = hostPlatform(), aciPath = [], registry }: ResolveOptions,
 ): Promise<Image> {
   try {
     if (reference.kind === 'aci')

@@ -13,12 +13,13 @@ import { parseDigest } from '../../src/digest/index.js';
 import { RegistryClient } from '../../src/source/registry/client.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { alone } from '../support/alone.js';
+import { runCommand } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { makeEstargz, type EstargzOptions } from '../support/estargz.js';
 import { isBlob, startFaultProxy, type Fault, type FaultProxy } from '../support/fault-proxy.js';
 import { makeLayout, type MadeImage } from '../support/images.js';
-import { push, startRegistry } from '../support/registry.js';
+import { password, push, startRegistry, user } from '../support/registry.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
 import { makeTar, type Entry } from '../support/tar.js';
@@ -225,6 +226,23 @@ t.test('What containers have read first on one machine is fetched before it is r
   const warned = await third.lamina(['mount', reference, without]);
   t.equal(warned.code, 0);
   t.match(warned.stderr, /what refers to it cannot be listed/);
+});
+
+t.test('What was typed as --creds is known after a crash of the server, and in no file', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t, { auth: true });
+  const { tar, blob, annotations } = await makeEstargz(entries, { chunkSize: 256 * 1024 });
+  const image = await makeLayout(tempDir(t), { layers: [{ tar, blob, annotations }] });
+  push(image.reference, registry.host, 'private:1', ['--dest-creds', `${user}:${password}`]);
+  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+  const reference = `docker://${registry.host}/private:1`;
+  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse', '--creds', `${user}:${password}`);
+  await readFile(join(mountpoint, 'd/small-1'));
+  const { stdout } = await daemon.lamina(['daemon', 'status', '--json']);
+  process.kill((JSON.parse(stdout) as DaemonStatus).serverPid, 'SIGKILL');
+  t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE), 'what had to be fetched after it');
+  const found = await runCommand('grep', ['-rl', password, daemon.run, daemon.store]);
+  t.strictSame([found.code, found.stdout], [1, ''], 'no file has the password');
 });
 
 t.test('Of a registry that is far, more is asked for at once', async (t) => {

@@ -1,5 +1,7 @@
 /** Images of a real registry (Debian's docker-registry), mounted by both engines; and the registry gone. */
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -7,9 +9,9 @@ import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { alone } from '../support/alone.js';
-import { runCommand } from '../support/cli.js';
+import { cliPath, runCommand } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
-import { startDaemon, type TestDaemon } from '../support/daemon.js';
+import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { isBlob, startFaultProxy, type Fault } from '../support/fault-proxy.js';
 import { digest, makeLayout } from '../support/images.js';
 import { password, push, startRegistry, user } from '../support/registry.js';
@@ -139,6 +141,37 @@ t.test('Credentials are the ones of --creds, or of an auth file, and stay out of
   t.equal(login.code, 0, login.stderr);
   const again = await mounted(daemon, reference, '--pull', 'always', '--authfile', authfile);
   t.equal(await readFile(join(again, 'a'), 'utf8'), 'secret stuff');
+});
+
+t.test('Who waits for a registry is told so, and may stop waiting', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  const image = await makeLayout(tempDir(t), { layers: [{ entries: [{ name: 'a', content: 'a' }] }] });
+  push(image.reference, registry.host, 'app:1');
+  const proxy = await startFaultProxy(t, registry.host);
+  const reference = `docker://${proxy.host}/app:1`;
+  const daemon = await startDaemon(t);
+  proxy.fault = ({ url }) => (url.includes('/manifests/1') ? { delayMs: 2500 } : undefined);
+  const said = `${reference}: waiting for the registry`;
+  for (const command of [['inspect'], ['mount', '--pull', 'always']]) {
+    const { code, stderr } = await daemon.lamina([...command, reference]);
+    t.equal(code, 0, stderr);
+    t.ok(stderr.includes(said), stderr);
+  }
+  proxy.fault = () => ({ hang: true });
+  const env = { ...process.env, LAMINA_RUN: daemon.run, LAMINA_STORE: daemon.store };
+  const child = spawn(process.execPath, [cliPath, 'mount', '--pull', 'always', reference], {
+    env,
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let stderr = '';
+  child.stderr.on('data', (bytes: Buffer) => (stderr += bytes.toString()));
+  const exit = once(child, 'exit');
+  t.ok(await until(() => stderr.includes(said), 20_000), stderr);
+  const before = performance.now();
+  child.kill('SIGINT');
+  t.strictSame(await exit, [130, null]);
+  t.ok(performance.now() - before < 10_000, 'long before the registry is given up');
 });
 
 t.test('A blob that is not what its digest says is refused, and leaves nothing to be believed', async (t) => {

@@ -71,7 +71,7 @@ function clientFor(access: RegistryAccess): RegistryClient | undefined {
   const key = JSON.stringify([host, tlsVerify, places, value === undefined ? null : name]);
   let client = clients.get(key);
   if (client === undefined) {
-    // What was typed is gone after a restart of the server: then what the files say has to do.
+    // What was typed is gone when the supervisor has died too: then what the files say has to do.
     const credentials: CredentialSource =
       value === undefined ? new FileCredentials(places) : new FixedCredentials(host, decodeCredentials(value));
     const endpoints = new ConfiguredEndpoints({ env: { ...process.env, ...places.env }, tlsVerify });

@@ -17,10 +17,18 @@ import type { ByteRange } from './block-file.js';
 import { FetchPort, useFetchPort } from './port.js';
 import type { DiscoveryAccess, FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread, WantedPart } from './protocol.js';
 
+/** With the secrets, and the name that a {@link RegistryAccess} has for them. Goes from process to process, never to a file. */
+export interface TypedCredentials {
+  readonly name: string;
+  readonly value: Readonly<Record<string, string>>;
+}
+
 export interface FetcherOptions {
   readonly userAgent: string;
   /** The thread died; what is asked of it from now on fails. */
   readonly onDeath?: ((error: Error) => void) | undefined;
+  /** Credentials were typed: what {@link Fetcher.restore} takes. */
+  readonly onKeep?: ((typed: TypedCredentials) => void) | undefined;
 }
 
 type Request<Op> = Op extends ToFetcher ? Omit<Op, 'id'> : never;
@@ -61,13 +69,18 @@ export class Fetcher {
   keep(credentials: Credentials): string {
     const value = encodeCredentials(credentials);
     const key = JSON.stringify(value);
-    let name = this.#kept.get(key);
-    if (name === undefined) {
-      name = randomUUID();
-      this.#kept.set(key, name);
-      this.#tell({ op: 'credentials', name, value }, []);
-    }
-    return name;
+    const known = this.#kept.get(key);
+    if (known !== undefined) return known;
+    const typed = { name: randomUUID(), value };
+    this.restore(typed);
+    this.#options.onKeep?.(typed);
+    return typed.name;
+  }
+
+  /** Credentials that a process before this one kept. */
+  restore({ name, value }: TypedCredentials): void {
+    this.#kept.set(JSON.stringify(value), name);
+    this.#tell({ op: 'credentials', name, value }, []);
   }
 
   /** By tag or digest, verified. Throws what {@link RegistryClient.manifest} throws. */

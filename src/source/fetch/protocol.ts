@@ -91,7 +91,7 @@ export type ToFetcher =
 export type ToFetchThread =
   | { readonly op: 'connect'; readonly port: MessagePort }
   /** Credentials that the user has typed, in the form of `encodeCredentials`. */
-  | { readonly op: 'credentials'; readonly name: string; readonly value: Record<string, string> };
+  | { readonly op: 'credentials'; readonly name: string; readonly value: Readonly<Record<string, string>> };
 
 export interface FromFetcher {
   readonly id: number;
