@@ -170,7 +170,10 @@ async function prepareLayers(
 /** What makes an index from elsewhere useless, but not the layer. */
 const TOC_FAILURES = /^(?:LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|TAR_\w+|[A-Z]+_INVALID)$/;
 
-/** By an index from elsewhere; where there is none, or none that can be used, only notes on why. `fetcher`: see landmarks. */
+/**
+ * By an index from elsewhere; where there is none, or none that can be used, only notes on why. `fetcher`: for what a landmark has
+ * fetched ahead, where that shall be.
+ */
 async function prepareLazily(
   layer: Layer,
   store: Store,

@@ -12,7 +12,7 @@ export interface LayerReader {
   readCached(position: number, length: number, into: Buffer, at: number): boolean;
   /** The same, filling what is missing. Throws CHUNK_DIGEST_MISMATCH, BLOB_MISSING, REGISTRY_*, `NotAtHand`, IO. */
   read(position: number, length: number, into: Buffer, at: number): void;
-  /** Where in the address space the content lies that these parts of the blob are all of, in their order. */
+  /** Where in the address space the content lies that is decompressed from these parts of the blob alone, in their order. */
   contentOf(parts: readonly ByteRange[]): ByteRange[];
   /** Puts what is missing of the content into the store. Throws what {@link read} throws. */
   fill(content: ByteRange): void;

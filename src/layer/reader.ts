@@ -59,6 +59,7 @@ export class ChunkReader {
   /** One bit a chunk: hashed before (`first-read` only). */
   readonly #seen: Uint8Array;
   readonly #scratch = Buffer.allocUnsafeSlow(CHUNK);
+  readonly #byte = Buffer.alloc(1);
   #got = '';
 
   private constructor(
@@ -111,7 +112,8 @@ export class ChunkReader {
 
   contentOf(parts: readonly ByteRange[]): ByteRange[] {
     const map = this.#map;
-    if (map.facts.compression === 'none') return [...parts];
+    // What is not compressed is read where it lies.
+    if (map.facts.compression === 'none') return [];
     const at = (index: number): Unit => {
       const content = { start: map.output(index), end: map.output(index + 1) };
       return { from: map.input(content.start, Math.max(content.end, content.start + 1)), content };
@@ -120,12 +122,9 @@ export class ChunkReader {
   }
 
   fill({ start, end }: ByteRange): void {
-    const piece = Buffer.allocUnsafe(CHUNK);
-    for (let at = start; at < Math.min(end, this.#chunks.streamSize);) {
-      const n = Math.min(CHUNK - (at % CHUNK), end - at);
-      this.#read(at, n, piece, 0, true);
-      at += n;
-    }
+    // With the first chunk that begins in a span all others that do are stored.
+    const first = Math.ceil(start / CHUNK) * CHUNK;
+    if (this.#writable && first < Math.min(end, this.#chunks.streamSize)) this.#read(first, 1, this.#byte, 0, true);
   }
 
   #read(position: number, length: number, into: Buffer, at: number, fill: boolean): boolean {

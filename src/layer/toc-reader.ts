@@ -86,6 +86,8 @@ export class TocReader implements LayerReader {
       if (this.#isKnown(index)) continue;
       const size = Math.min(CHUNK, addressSpace - index * CHUNK);
       this.#fill(index, this.#scratch.subarray(0, size), index * CHUNK + size);
+      // A store that takes nothing is no reason to decompress the chunk for each of its pieces.
+      if (!this.#isKnown(index)) return;
     }
   }
 

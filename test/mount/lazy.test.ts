@@ -105,6 +105,12 @@ async function serveEstargz(t: Test, options: EstargzOptions = {}): Promise<Serv
   return { image, reference: `docker://${proxy.host}/lazy:1`, proxy, daemon, digest };
 }
 
+/** Bytes decompressed for the first of a daemon's mounts. */
+async function filled(daemon: TestDaemon): Promise<number> {
+  const { stdout } = await daemon.lamina(['mounts', '--json']);
+  return (JSON.parse(stdout) as { bytes: { filled: number } }[])[0]!.bytes.filled;
+}
+
 async function mounted(daemon: TestDaemon, reference: string, ...flags: string[]): Promise<string> {
   const mountpoint = mkdtempSync(join(daemon.directory, 'mnt-'));
   const { code, stderr } = await daemon.lamina(['mount', ...flags, reference, mountpoint]);
@@ -200,11 +206,7 @@ t.test('What containers have read first on one machine is fetched before it is r
   const other = await startDaemon(t, undefined, NO_BACKGROUND);
   const there = await mounted(other, reference, '--engine', 'fuse');
   t.ok(await until(async () => (await contents(other))[1]!.fetched > 3_000_000, 10_000), 'before it is read');
-  const filled = async (): Promise<number> => {
-    const { stdout } = await other.lamina(['mounts', '--json']);
-    return (JSON.parse(stdout) as { bytes: { filled: number } }[])[0]!.bytes.filled;
-  };
-  t.ok(await until(async () => (await filled()) > 3_000_000, 10_000), 'and decompressed');
+  t.ok(await until(async () => (await filled(other)) > 3_000_000, 10_000), 'and decompressed');
   const before = proxy.seen.length;
   for (const name of read) {
     t.ok((await readFile(join(there, name))).equals(await readFile(join(mountpoint, name))), name);
@@ -485,6 +487,7 @@ t.test('A Lamina index counts in its own repository, and where it lies the layer
   push(image.reference, registry.host, 'other:1');
   const both = await startDaemon(t, undefined, NO_BACKGROUND);
   await mounted(both, reference);
+  t.ok(await until(async () => (await filled(both)) > 0, 10_000), 'what was read there is decompressed here');
   await mounted(both, `docker://${registry.host}/other:1`);
   const [theirs, others] = await contents(both);
   t.strictSame(
