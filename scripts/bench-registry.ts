@@ -67,7 +67,7 @@ const EVERYTHING = ['sh', '-c', READ_ALL];
 const COPY = ['copy', '-q'];
 const CHUNKED = ['--dest-compress-format', 'zstd:chunked', '--dest-compress'];
 /** A daemon makes use of the time in which nobody asks anything of it. */
-const IDLE_MS = 4000;
+const IDLE_MS = 12_000;
 const LINK = { bytesPerSecond: 100e6 / 8, roundTripMs: 20 };
 
 /** The registry, and what it has sent, by its access log in Apache's combined format. */

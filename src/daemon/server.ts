@@ -30,7 +30,7 @@ const MEMORY = 128 * 1024 * 1024;
 /** How soon it is noticed that somebody else has unmounted a mount of the kernel engine. */
 const TIDY_INTERVAL_MS = 30_000;
 /** From the start on, and again when there is something to do then: who starts a daemon wants something of it. */
-const REHEARSE_AFTER_MS = 2000;
+const REHEARSE_AFTER_MS = 10_000;
 const LOCK_RETRY_MS = 10;
 
 const STOP_TIMEOUT_MS = 40_000;

@@ -64,13 +64,15 @@ export const marker = {
   link: 'trusted.lamina.link',
   /** "y": more than one entry of the layer has named it, though the others may have been replaced. */
   linked: 'trusted.lamina.linked',
-  /** On a directory: "ORDER/NAME", NUL-separated, of its names of linked files; of as many as there is room for. */
+  /** On a directory: "ORDER/NAME", NUL-separated, of its names of linked files. */
   names: 'trusted.lamina.names',
-  /** On a directory: "NAME/PATH", NUL-separated: what the hard links in it to files of the layer name; as many as there is room for. */
+  /** On a directory: "NAME/PATH", NUL-separated: what the hard links in it to files of the layer name. */
   targets: 'trusted.lamina.targets',
+  /** "y": a directory in another one that holds, numbered, directories whose lists go on with its own of the former two and `whiteouts`. */
+  more: 'trusted.lamina.more',
   /** On a directory: the places in the archive of further entries for it, with commas; the inode's order is the first's. */
   again: 'trusted.lamina.again',
-  /** On a directory: names, NUL-separated, that the layer whites out and has something else than a directory at; as many as there is room for. */
+  /** On a directory: names, NUL-separated, that the layer whites out and has something else than a directory at. */
   whiteouts: 'trusted.lamina.whiteouts',
   /** "y": a directory in the root that holds, numbered, further trees: of what the layer has replaced itself. */
   superseded: 'trusted.lamina.superseded',

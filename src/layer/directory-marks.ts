@@ -3,10 +3,10 @@
  * once did, or for one of several, has a place of its own in the archive. Collected while the tree grows, and put into
  * attributes of the directories when it is finished.
  */
-import { LaminaError } from '../errors.js';
 import { XATTR_VALUE_MAX } from '../erofs/layout.js';
-import { isDirectory } from '../erofs/paths.js';
+import { impliedDirectory, isDirectory } from '../erofs/paths.js';
 import { MARKED, marker, type Inode } from '../erofs/tree.js';
+import { placeBeside } from './side-trees.js';
 
 export interface Link {
   readonly order: number;
@@ -18,8 +18,6 @@ export interface Link {
 const AGAIN_MAX = 1000;
 
 export class DirectoryMarks {
-  /** By directory: names that were something else before. */
-  readonly #replaced = new NameSets();
   /** Directories with several entries: the places of all but the first. */
   readonly #again = new Map<Inode, number[]>();
   /** By directory: names, other than of directories, that the layer also whites out. */
@@ -46,8 +44,6 @@ export class DirectoryMarks {
   supersede(directory: Inode, kept: Inode, name: string): void {
     const link = this.#links.get(directory)?.get(name);
     if (link !== undefined) this.link(kept, name, link);
-    this.#replaced.add(kept, name);
-    this.#replaced.add(directory, name);
     this.forget(directory, name);
   }
 
@@ -63,13 +59,11 @@ export class DirectoryMarks {
 
   /** Takes over what is known of directories of which `copies` has copies. */
   copy(of: DirectoryMarks, copies: ReadonlyMap<Inode, Inode>): void {
-    this.#replaced.copy(of.#replaced, copies);
     this.#whitedOut.copy(of.#whitedOut, copies);
     for (const [directory, orders] of of.#again) this.#again.set(copies.get(directory) ?? directory, [...orders]);
     for (const [directory, links] of of.#links) this.#links.set(copies.get(directory) ?? directory, new Map(links));
   }
 
-  /** Throws LIMIT_EXCEEDED. */
   place(root: Inode): void {
     const todo = [root];
     for (let inode = todo.pop(); inode !== undefined; inode = todo.pop()) {
@@ -79,28 +73,20 @@ export class DirectoryMarks {
       for (const child of inode.children?.values() ?? []) if (isDirectory(child)) todo.push(child);
       this.#markNames(inode);
     }
-    for (const [directory, names] of this.#whitedOut.entries()) setList(directory, marker.whiteouts, [...names]);
   }
 
-  /**
-   * An inode has one order, but each of its names has a place of its own in the archive. Where there is not room for all
-   * of a directory, there must be for those that replace or are replaced: else the wrong one might come last.
-   */
+  /** An inode has one order, but each of its names has a place of its own in the archive. */
   #markNames(directory: Inode): void {
     const links = this.#links.get(directory);
-    const marks: string[] = [];
-    const more: string[] = [];
+    const names: string[] = [];
     const targets: string[] = [];
     for (const [name, child] of directory.children ?? []) {
       if (isDirectory(child) || child.xattrs?.has(marker.linked) !== true) continue;
       const link = links?.get(name);
-      (this.#replaced.has(directory, name) ? marks : more).push(`${link?.order ?? child.order}/${name}`);
+      names.push(`${link?.order ?? child.order}/${name}`);
       if (link?.target !== undefined) targets.push(`${name}${link.target}`);
     }
-    const bytes = marks.reduce((n, mark) => n + mark.length + 1, -1);
-    if (bytes > XATTR_VALUE_MAX) throw tooOften(bytes);
-    setList(directory, marker.names, [...marks, ...more]);
-    setList(directory, marker.targets, targets);
+    setLists(directory, { names, targets, whiteouts: this.#whitedOut.of(directory) });
   }
 }
 
@@ -114,8 +100,8 @@ export class NameSets {
     else known.add(name);
   }
 
-  has(directory: Inode, name: string): boolean {
-    return this.#names.get(directory)?.has(name) === true;
+  of(directory: Inode): string[] {
+    return [...(this.#names.get(directory) ?? [])];
   }
 
   copy(of: NameSets, copies: ReadonlyMap<Inode, Inode>): void {
@@ -127,16 +113,36 @@ export class NameSets {
   }
 }
 
-/** As many of `items` as there is room for. */
-function setList(inode: Inode, name: string, items: readonly string[]): void {
-  let bytes = -1;
-  const tooMany = items.findIndex((item) => (bytes += item.length + 1) > XATTR_VALUE_MAX);
-  const kept = tooMany === -1 ? items : items.slice(0, tooMany);
-  if (kept.length > 0) (inode.xattrs ??= new Map()).set(name, Buffer.from(kept.join('\0'), 'latin1'));
+type Lists = Readonly<Record<'names' | 'targets' | 'whiteouts', readonly string[]>>;
+
+/** An attribute has room for 64 KiB: what is more goes to directories beside. */
+function setLists(directory: Inode, lists: Lists): void {
+  const [names, targets, whiteouts] = [split(lists.names), split(lists.targets), split(lists.whiteouts)];
+  const count = Math.max(names.length, targets.length, whiteouts.length);
+  const holders = [directory, ...Array.from({ length: Math.max(count - 1, 0) }, () => impliedDirectory())];
+  for (const [i, holder] of holders.entries()) {
+    for (const [name, list] of [
+      [marker.names, names[i]],
+      [marker.targets, targets[i]],
+      [marker.whiteouts, whiteouts[i]],
+    ] as const) {
+      if (list !== undefined) (holder.xattrs ??= new Map()).set(name, list);
+    }
+  }
+  if (holders.length > 1) placeBeside(directory, marker.more, holders.slice(1));
 }
 
-function tooOften(bytes: number): LaminaError {
-  return new LaminaError('LIMIT_EXCEEDED', 'The layer replaces too many hard links of one directory', {
-    details: { bytes },
-  });
+/** With NUL between. */
+function split(items: readonly string[]): Buffer[] {
+  const lists: string[][] = [];
+  let bytes = Infinity;
+  for (const item of items) {
+    bytes += item.length + 1;
+    if (bytes > XATTR_VALUE_MAX) {
+      lists.push([]);
+      bytes = item.length;
+    }
+    lists.at(-1)?.push(item);
+  }
+  return lists.map((list) => Buffer.from(list.join('\0'), 'latin1'));
 }

@@ -10,7 +10,7 @@ import { impliedDirectory, isDirectory } from '../erofs/paths.js';
 import { MARKED, type Inode, type marker } from '../erofs/tree.js';
 import { copied } from './copied-tree.js';
 
-type Kind = typeof marker.superseded | typeof marker.unresolved | typeof marker.alone;
+type Kind = (typeof marker)['superseded' | 'unresolved' | 'alone' | 'more'];
 
 export class SideTrees {
   /** Only the last still grows: whoever looked for room in older ones would look again and again. */
@@ -58,7 +58,7 @@ export class SideTrees {
   }
 }
 
-/** Puts trees into `root`, for the merge to find by `kind`: in an appc image a file may have the name. */
+/** Puts trees into a directory, for the merge to find by `kind`: in an appc image a file may have the name. */
 export function placeBeside(root: Inode, kind: Kind, list: readonly Inode[], value = MARKED): void {
   const trees = impliedDirectory();
   trees.xattrs = new Map([[kind, value]]);

@@ -24,8 +24,7 @@ export interface Place {
 /**
  * A layer's names, apart from what is only a whiteout or implied, and with what it has replaced itself; a directory that
  * has several entries comes as often. A name's order is its inode's place in the archive, of a
- * file with several names what its directory has marked. Where the mark is missing, because it would be too long or the
- * tree is from before it, such names wait for the directories that they are in, which may take the place of lower
+ * file with several names what its directory has marked. Where the mark is missing, because the tree is from before it, such names wait for the directories that they are in, which may take the place of lower
  * symlinks. `links`: what stands for a hard link to a lower layer and has several names, in the order of the archive.
  */
 export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteouts: Place[]; opaques: Place[] } {
@@ -55,23 +54,24 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
     place.isNew = isNew || isWhitedOut || isOpaque;
     // Trees of before the marker say it only by names that are still there.
     if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
-    const orders = pairs(inode, marker.names);
-    const targets = pairs(inode, marker.targets);
-    const whitedOut = new Set(textOf(inode, marker.whiteouts)?.split('\0'));
+    const lists = [inode, ...furtherLists(inode)];
+    const orders = pairs(lists, marker.names);
+    const targets = pairs(lists, marker.targets);
+    const whitedOut = new Set(itemsOf(lists, marker.whiteouts));
     for (const [name, child] of inode.children ?? []) {
       const isSuperseded = child.xattrs?.has(marker.superseded) === true;
       if (isSuperseded || child.xattrs?.has(marker.unresolved) === true) {
         for (const tree of child.children?.values() ?? []) todo.push(rootPlace(tree, isSuperseded));
         continue;
       }
-      if (child.xattrs?.has(marker.alone) === true) continue;
-      const order = orders?.get(name);
+      if (child.xattrs?.has(marker.alone) === true || child.xattrs?.has(marker.more) === true) continue;
+      const order = orders.get(name);
       const next: Place = {
         parent: place,
         name,
         inode: child,
         order: order === undefined ? child.order : Number(order),
-        target: order === undefined ? undefined : targets?.get(name),
+        target: order === undefined ? undefined : targets.get(name),
         superseded,
       };
       if (order !== undefined) exact.add(next);
@@ -106,12 +106,24 @@ function textOf({ xattrs }: Inode, name: string): string | undefined {
   return xattrs?.get(name)?.toString('latin1');
 }
 
+/** What a directory's lists go on in. */
+function furtherLists(directory: Inode): Inode[] {
+  // The first parts are its own.
+  if (![marker.names, marker.whiteouts].some((name) => directory.xattrs?.has(name) === true)) return [];
+  for (const child of directory.children?.values() ?? []) {
+    if (child.xattrs?.has(marker.more) === true) return [...(child.children?.values() ?? [])];
+  }
+  return [];
+}
+
+function itemsOf(inodes: readonly Inode[], list: string): string[] {
+  return inodes.flatMap((inode) => textOf(inode, list)?.split('\0') ?? []);
+}
+
 /** A marker's list of two things each, the name among them, with a slash between. */
-function pairs(inode: Inode, list: typeof marker.names | typeof marker.targets): Map<string, string> | undefined {
-  const text = textOf(inode, list);
-  if (text === undefined) return undefined;
+function pairs(inodes: readonly Inode[], list: typeof marker.names | typeof marker.targets): Map<string, string> {
   return new Map(
-    text.split('\0').map((item) => {
+    itemsOf(inodes, list).map((item) => {
       const slash = item.indexOf('/');
       const [left, right] = [item.slice(0, slash), item.slice(slash + 1)];
       return list === marker.names ? [right, left] : [left, right];

@@ -22,6 +22,7 @@ export function keepListed(root: Inode, paths: readonly string[]): void {
         for (const tree of child.children?.values() ?? []) todo.push({ directory: tree, here: top });
         continue;
       }
+      if (child.xattrs?.has(marker.more) === true) continue;
       const listed = here.below.get(name);
       const stays = listed !== undefined && (listed.listed || child.children !== undefined);
       if (!stays) directory.children?.delete(name);

@@ -9,6 +9,9 @@ const usr = ['usr/', 'usr/lib/', 'usr/lib/old=old', 'lib -> usr/lib'];
 const LONG = Array.from({ length: 25 }, () => 'p'.repeat(200));
 const longTree = LONG.map((_, i) => `/${LONG.slice(0, i + 1).join('/')}/`).join('\n');
 
+/** More than 64 KiB of names, in order. */
+const MANY_NAMES = Array.from({ length: 400 }, (_, i) => `${i + 100}-${'n'.repeat(180)}`);
+
 export const pathCases: readonly Case[] = [
   {
     id: 'P001',
@@ -347,6 +350,15 @@ export const pathCases: readonly Case[] = [
       /usr/lib/
       /usr/lib/f #1 "x"`,
     differs: 'As P016.',
+  },
+  {
+    id: 'P016c',
+    what: 'hard links that come before the directory that takes the place of a lower symlink, more than an attribute has room for',
+    layers: [
+      ['e/', 'd -> e'],
+      ['a=x', ...MANY_NAMES.map((name) => `d/${name} => a`), 'd/', 'd/b=y'],
+    ],
+    tree: ['/a #1 "x"', '/d/', '/d/b "y"', '/e/', ...MANY_NAMES.map((name) => `/e/${name} #1 "x"`)].join('\n'),
   },
   {
     id: 'P017',
