@@ -9,6 +9,8 @@ import type { FetchPort, NotAtHand } from '../source/fetch/port.js';
 
 /** Parts of a chunk that may have to be waited for one after the other. */
 const FETCHES_MAX = 8;
+/** Bytes of content that is decompressed in one go: more would keep reads waiting, of other images too. Tools make 4 MiB of it. */
+const CONTENT_MAX = 32 * 1024 * 1024;
 
 export class FillAhead {
   readonly #layers: LayerReaders;
@@ -43,7 +45,9 @@ export class FillAhead {
     if (!goesOn()) return;
     const { turn, workers } = this.#share;
     // Readers of the same come to the same worker.
-    const mine = this.#layers.contentOf(slot, parts).filter(({ start }) => spanOf(slot, start) % workers === turn);
+    const mine = this.#layers
+      .contentOf(slot, parts)
+      .filter(({ start, end }) => spanOf(slot, start) % workers === turn && end - start <= CONTENT_MAX);
     for (const content of mine) {
       for (let fetches = 0; fetches < FETCHES_MAX; fetches++) {
         await setImmediate();

@@ -11,7 +11,7 @@ export interface Unit {
 
 /**
  * The content of the units that lie in a part as a whole, in the order of the parts. Units are looked for as if they ascended in
- * the blob as they do in the layer, which all tools see to; of others some are not found.
+ * the blob as they do in the layer. Where they do not, as chunks of zeros that are nowhere in the blob, some are not found.
  */
 export function contentWithin(
   units: { readonly count: number; readonly at: (index: number) => Unit },

@@ -22,7 +22,7 @@ import { openDirectory } from './files.js';
 import type { Image } from './image.js';
 import { Layout } from './layout.js';
 import { ociImage } from './oci-image.js';
-import type { Reference } from './reference.js';
+import { isRemote, type Reference } from './reference.js';
 import { registryImage, type RegistrySource } from './registry-image.js';
 import { selectManifest } from './select.js';
 
@@ -49,7 +49,7 @@ const WAIT_MS = 2000;
  */
 export async function resolveImage(reference: Reference, options: ResolveOptions = {}): Promise<Image> {
   const { onWait, signal } = options;
-  const timer = onWait === undefined ? undefined : setTimeout(onWait, WAIT_MS);
+  const timer = onWait === undefined || !isRemote(reference) ? undefined : setTimeout(onWait, WAIT_MS);
   try {
     return await unlessAborted(findImage(reference, options), signal);
   } finally {

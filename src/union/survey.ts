@@ -24,8 +24,9 @@ export interface Place {
 /**
  * A layer's names, apart from what is only a whiteout or implied, and with what it has replaced itself; a directory that
  * has several entries comes as often. A name's order is its inode's place in the archive, of a
- * file with several names what its directory has marked. Where the mark is missing, because the tree is from before it, such names wait for the directories that they are in, which may take the place of lower
- * symlinks. `links`: what stands for a hard link to a lower layer and has several names, in the order of the archive.
+ * file with several names what its directory has marked. Where the mark is missing, because the tree is from before it,
+ * such names wait for the directories that they are in, which may take the place of lower symlinks. `links`: what stands for
+ * a hard link to a lower layer and has several names, in the order of the archive.
  */
 export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteouts: Place[]; opaques: Place[] } {
   const entries: Place[] = [];
@@ -54,11 +55,12 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
     place.isNew = isNew || isWhitedOut || isOpaque;
     // Trees of before the marker say it only by names that are still there.
     if (!isDirectory(inode)) (isMarked(inode) || files.has(inode) ? linked : files).add(inode);
+    if (inode.children === undefined) continue;
     const lists = [inode, ...furtherLists(inode)];
     const orders = pairs(lists, marker.names);
     const targets = pairs(lists, marker.targets);
     const whitedOut = new Set(itemsOf(lists, marker.whiteouts));
-    for (const [name, child] of inode.children ?? []) {
+    for (const [name, child] of inode.children) {
       const isSuperseded = child.xattrs?.has(marker.superseded) === true;
       if (isSuperseded || child.xattrs?.has(marker.unresolved) === true) {
         for (const tree of child.children?.values() ?? []) todo.push(rootPlace(tree, isSuperseded));

@@ -127,16 +127,14 @@ export class Fetcher {
 
   /** Begins to bring parts of blobs into the store, the first first. What fails is asked for again by who waits for it. */
   async prefetch(parts: readonly WantedPart[]): Promise<void> {
-    for (const { blob, start, end } of parts) {
-      const known = this.#prefetched.get(blob.digest);
-      if (known === undefined) this.#prefetched.set(blob.digest, [{ start, end }]);
-      else known.push({ start, end });
-    }
+    // In place of what was said before: an image that cannot be mounted may be tried again and again.
+    for (const { blob } of parts) this.#prefetched.set(blob.digest, []);
+    for (const { blob, start, end } of parts) this.#prefetched.get(blob.digest)?.push({ start, end });
     while (this.#prefetched.size > PREFETCHED_MAX) this.takePrefetched([...this.#prefetched.keys()][0]!);
     if (parts.length > 0) await this.#ask({ op: 'prefetch', parts });
   }
 
-  /** What was prefetched of a blob, the first first, since this was last asked. */
+  /** What was prefetched of a blob last, the first first, unless it was asked before. */
   takePrefetched(digest: Digest): readonly ByteRange[] {
     const parts = this.#prefetched.get(digest) ?? [];
     this.#prefetched.delete(digest);
