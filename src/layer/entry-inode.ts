@@ -1,6 +1,6 @@
 /** The inode that a tar entry describes. */
 import { LaminaError } from '../errors.js';
-import { TARGET_MAX } from '../erofs/layout.js';
+import { NAME_MAX, TARGET_MAX } from '../erofs/layout.js';
 import { MARKED, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { EntryType, TarEntry } from '../tar/entry.js';
 import { printable, type Notes } from '../tar/notes.js';
@@ -53,6 +53,13 @@ export function inodeOf(entry: TarEntry, appendix: Appendix, notes: Notes): Inod
   setAttributes(inode, entry, entry.name, notes);
   if (entry.type === 'char' && inode.rdev === 0) (inode.xattrs ??= new Map()).set(marker.device, MARKED);
   return inode;
+}
+
+/** A component of the path `about`. Throws METADATA_INVALID. */
+export function checkName(name: string, about: string): void {
+  if (name.length > NAME_MAX || name.includes('\0')) {
+    throw new LaminaError('METADATA_INVALID', `A name of more than ${NAME_MAX} bytes: ${printable(about)}`);
+  }
 }
 
 /** Those of an entry, for an inode that may have had others. Throws METADATA_INVALID. */

@@ -9,7 +9,6 @@
  * never see what is below; for them a layer with such entries has a second tree, in which symlinks have been followed.
  */
 import { LaminaError } from '../errors.js';
-import { NAME_MAX, XATTR_VALUE_MAX } from '../erofs/layout.js';
 import {
   DEPTH_MAX,
   OPAQUE,
@@ -20,16 +19,17 @@ import {
   meetsSymlink,
   resolveDirectory,
 } from '../erofs/paths.js';
-import { MARKED, S_IFCHR, S_IFREG, marker, type Inode } from '../erofs/tree.js';
+import { MARKED, S_IFREG, marker, type Inode } from '../erofs/tree.js';
 import type { LayerView } from '../source/image.js';
 import type { TarEntry } from '../tar/entry.js';
 import { Notes, printable } from '../tar/notes.js';
 import { copied } from './copied-tree.js';
 import { DirectoryMarks, NameSets } from './directory-marks.js';
-import { inodeOf, setAttributes } from './entry-inode.js';
+import { checkName, inodeOf, setAttributes } from './entry-inode.js';
 import { Appendix } from './extents.js';
 import { SideTrees, placeBeside } from './side-trees.js';
 import { viewed } from './view.js';
+import { Whiteouts } from './whiteouts.js';
 
 /** What AUFS kept for itself; only {@link OPAQUE} of it has a meaning in images. */
 const META = '.wh..wh.';
@@ -39,18 +39,12 @@ const INODES_MAX = 8_000_000;
 /** Bytes of the names, link targets and attributes of one layer: in the compressed layer they may be a thousandth. */
 const TEXT_MAX = 1024 * 1024 * 1024;
 
-interface Whiteout {
-  /** Components, as written: a whiteout is resolved in the lower layers. */
-  readonly path: readonly string[];
-  readonly opaque: boolean;
-}
-
 export class TreeBuilder {
   readonly #notes: Notes;
   readonly #view: LayerView | undefined;
   readonly #root: Inode;
   readonly #appendix: Appendix;
-  readonly #whiteouts: Whiteout[] = [];
+  readonly #whiteouts = new Whiteouts(() => this.#countInode());
   /** Directories that stand for AUFS metadata or below a whiteout name; taken out in the end. */
   readonly #hidden = new NameSets();
   /** What this layer has replaced itself. */
@@ -75,7 +69,7 @@ export class TreeBuilder {
     this.#root = original === undefined ? impliedDirectory() : copied(original.#root, copies);
     this.#appendix = original === undefined ? new Appendix() : original.#appendix;
     if (original === undefined) return;
-    for (const whiteout of original.#whiteouts) this.#whiteouts.push(whiteout);
+    this.#whiteouts.copy(original.#whiteouts);
     this.#superseded.copy(original.#superseded, copies);
     this.#hidden.copy(original.#hidden, copies);
     this.#marks.copy(original.#marks, copies);
@@ -109,7 +103,7 @@ export class TreeBuilder {
     if (name === undefined) this.#addRoot(entry);
     else if (this.#isAci) this.#addEntry(entry, components, name);
     else if (name.startsWith(WHITEOUT) && !name.startsWith(META)) this.#addWhiteout(entry, components, name);
-    else if (name === OPAQUE) this.#queueWhiteout({ path: components, opaque: true });
+    else if (name === OPAQUE) this.#queueWhiteout(components, true);
     else this.#addEntry(entry, components, name);
   }
 
@@ -127,7 +121,7 @@ export class TreeBuilder {
 
   #finished(): Inode {
     for (const [parent, names] of this.#hidden.entries()) for (const name of names) parent.children?.delete(name);
-    this.#placeWhiteouts();
+    this.#whiteouts.place(this.#root, this.#marks);
     this.#superseded.place(this.#root, marker.superseded);
     this.#unresolved.place(this.#root, marker.unresolved);
     this.#marks.place(this.#root);
@@ -155,20 +149,16 @@ export class TreeBuilder {
       });
     }
     if (entry.type !== 'file' || entry.size > 0) this.#notes.add('a whiteout is not an empty file', entry.name);
-    this.#queueWhiteout({ path: [...parents, target], opaque: false });
+    this.#queueWhiteout([...parents, target], false);
   }
 
-  #queueWhiteout(whiteout: Whiteout): void {
-    if (whiteout.path.some((name) => name.startsWith(WHITEOUT))) {
-      this.#noteHidden(whiteout.path.join('/'));
-      return;
-    }
-    this.#countInode();
-    this.#whiteouts.push(whiteout);
+  #queueWhiteout(path: string[], opaque: boolean): void {
+    if (path.some((name) => name.startsWith(WHITEOUT))) this.#noteHidden(path.join('/'));
+    else this.#whiteouts.add({ path, opaque });
   }
 
   #addEntry(entry: TarEntry, parents: readonly string[], name: string): void {
-    this.#checkName(name, entry.name);
+    checkName(name, entry.name);
     const trail: string[] = [];
     const parent = this.#directory(parents, entry.name, trail);
     if (parent === undefined) {
@@ -251,7 +241,7 @@ export class TreeBuilder {
 
   /** `trail`: see {@link resolveDirectory}. Undefined where the merge has to follow a symlink. */
   #directory(components: readonly string[], about: string, trail: string[]): Inode | undefined {
-    for (const name of components) this.#checkName(name, about);
+    for (const name of components) checkName(name, about);
     if (!this.#isAlone && meetsSymlink(this.#root, components)) return undefined;
     return resolveDirectory(this.#root, components, {
       follow: true,
@@ -273,12 +263,6 @@ export class TreeBuilder {
 
   #noteHidden(about: string): void {
     this.#notes.add('an entry at or below a name that starts with .wh. is hidden', about);
-  }
-
-  #checkName(name: string, about: string): void {
-    if (name.length > NAME_MAX || name.includes('\0')) {
-      throw new LaminaError('METADATA_INVALID', `A name of more than ${NAME_MAX} bytes: ${printable(about)}`);
-    }
   }
 
   /**
@@ -315,51 +299,6 @@ export class TreeBuilder {
     };
     return { inode, target: undefined };
   }
-
-  /** Each whiteout where it stands; those below something that is no directory in this layer, on the root. */
-  #placeWhiteouts(): void {
-    const detached: string[] = [];
-    for (const { path, opaque } of this.#whiteouts) {
-      if (!this.#place(path, opaque)) detached.push([...path, ...(opaque ? [OPAQUE] : [])].join('/'));
-    }
-    if (detached.length > 0) {
-      const value = Buffer.from(detached.join('\0'), 'latin1');
-      if (value.length > XATTR_VALUE_MAX) {
-        throw new LaminaError('LIMIT_EXCEEDED', 'The layer has too many whiteouts below what it makes no directory', {
-          details: { bytes: value.length },
-        });
-      }
-      (this.#root.xattrs ??= new Map()).set(marker.detached, value);
-    }
-  }
-
-  #place(path: readonly string[], opaque: boolean): boolean {
-    let here = this.#root;
-    const depth = opaque ? path.length : path.length - 1;
-    for (let i = 0; i < depth; i++) {
-      const name = path[i] ?? '';
-      this.#checkName(name, name);
-      let child = here.children?.get(name);
-      if (child === undefined) {
-        child = impliedDirectory();
-        this.#put(here, name, child);
-      }
-      if (!isDirectory(child)) return false;
-      here = child;
-    }
-    if (opaque) {
-      (here.xattrs ??= new Map()).set(marker.opaque, MARKED);
-      return true;
-    }
-    const name = path[depth] ?? '';
-    this.#checkName(name, name);
-    const child = here.children?.get(name);
-    if (child === undefined) this.#put(here, name, whiteoutDevice());
-    else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, MARKED);
-    // Anything else of the layer replaces what is below in any case, but other entries may come before it.
-    else this.#marks.whitedOut(here, name);
-    return true;
-  }
 }
 
 function checkNew(existing: Inode | undefined, { name }: TarEntry): void {
@@ -367,10 +306,6 @@ function checkNew(existing: Inode | undefined, { name }: TarEntry): void {
   throw new LaminaError('TAR_INVALID', `The archive has ${printable(name)} twice`, {
     details: { path: name.slice(0, 200) },
   });
-}
-
-function whiteoutDevice(): Inode {
-  return { mode: S_IFCHR, uid: 0, gid: 0, mtime: 0, mtimeNsec: 0, size: 0, rdev: 0, order: 0 };
 }
 
 function linkInvalid(entry: TarEntry, why: string): LaminaError {
