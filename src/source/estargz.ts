@@ -15,9 +15,6 @@ const MARK_LENGTH = 22;
 /** Bytes behind the mark. */
 const EMPTY_MEMBER = 13;
 
-/** Bytes at the end of a blob that tell. */
-export const FOOTER_MAX = Math.max(...FOOTERS);
-
 export interface EstargzFooter {
   /** Byte of the blob where the index begins. */
   readonly tocOffset: number;
@@ -68,11 +65,27 @@ export function hasExternalFooter(location: BlobLocation): boolean {
 }
 
 function endsWith(location: BlobLocation, footerOf: (blob: RandomAccessBlob) => unknown): boolean {
+  return withEnd(location, (blob) => footerOf(blob) !== undefined) ?? false;
+}
+
+/** Whether the bytes that tell are at hand. Throws what {@link openBlob} throws. */
+export function isEndAtHand(location: BlobLocation): boolean {
+  return withEnd(location, () => true) ?? false;
+}
+
+/** Undefined where the end of the blob is not at hand. */
+function withEnd<T>(location: BlobLocation, look: (blob: RandomAccessBlob) => T): T | undefined {
   const blob = openBlob(location);
   try {
-    const start = Math.max(blob.size - FOOTER_MAX, 0);
-    return blob.has(start, blob.size - start) && footerOf(blob) !== undefined;
+    const { offset, length } = endOf(location);
+    return blob.has(offset, length) ? look(blob) : undefined;
   } finally {
     blob.close();
   }
+}
+
+/** The bytes of a blob that tell. */
+export function endOf({ size }: Pick<BlobLocation, 'size'>): { offset: number; length: number } {
+  const length = Math.min(size, Math.max(...FOOTERS));
+  return { offset: size - length, length };
 }

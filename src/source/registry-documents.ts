@@ -8,9 +8,9 @@ import { MANIFEST_LIMIT, tooLarge } from '../oci/limits.js';
 import type { Manifest } from '../oci/manifest.js';
 import { isSchema1Type } from '../oci/media-types.js';
 import { publish, writeDurably, type Store } from '../store/store.js';
-import { openBlob, type BlobLocation } from './blob.js';
+import type { BlobLocation } from './blob.js';
 import { embeddedBytes, embeddedLocation, verified, type Documents } from './documents.js';
-import { FOOTER_MAX } from './estargz.js';
+import { endOf, isEndAtHand } from './estargz.js';
 import { layerLimit } from './limits.js';
 import type { RegistryAccess } from './fetch/access.js';
 import type { Fetcher } from './fetch/fetcher.js';
@@ -136,20 +136,10 @@ export async function fetchFooters(
     .filter(({ mediaType }) => mediaType.endsWith('gzip'))
     .map((layer) => documents.locate(layer, `the layer ${layer.digest}`))
     .map(async (blob) => {
-      const start = Math.max(blob.size - FOOTER_MAX, 0);
-      if (blob.kind !== 'registry' || isAtHand(blob, start)) return;
-      await fetcher.want(blob, start, blob.size).catch(() => undefined);
+      if (blob.kind !== 'registry' || isEndAtHand(blob)) return;
+      await fetcher.want(blob, endOf(blob).offset, blob.size).catch(() => undefined);
     });
   await Promise.all(footers);
-}
-
-function isAtHand(location: BlobLocation, start: number): boolean {
-  const blob = openBlob(location);
-  try {
-    return blob.has(start, blob.size - start);
-  } finally {
-    blob.close();
-  }
 }
 
 export function keepDocument(store: Store, digest: Digest, bytes: Buffer): void {

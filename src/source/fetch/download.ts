@@ -11,6 +11,8 @@ import { isTransient, retryAfterOf } from '../registry/failures.js';
 import { BLOCK, type BlockFile, type ByteRange } from './block-file.js';
 import type { Lane, Lanes } from './lanes.js';
 import type { RemoteBlobSpec } from './protocol.js';
+import { AHEAD_MAX, Distance, ReadPattern } from './read-pattern.js';
+import { Silence } from './silence.js';
 import type { TraceFile } from './trace-file.js';
 
 /** What is given up for another attempt is silent for this part of the time after which a read is failed. */
@@ -20,20 +22,6 @@ const PAUSE_MAX_MS = 5000;
 const PAUSE_MS = 200;
 /** What is less than this ahead of a transfer under way is waited for. */
 const AHEAD = 8 * 1024 * 1024;
-/** Bytes between two parts that are wanted one after the other, for them to count as following each other. */
-const STRIDE = 256 * 1024;
-/** A registry that takes more milliseconds to begin an answer is far: then more is asked for at once, if there is less to ask for. */
-const FAR_MS = 20;
-/** Bytes: about what comes in the time that a request takes. */
-const FAR_PART = 128 * 1024;
-/** By how much an answer is expected to take longer than the quickest of the last: one that is near may be slow now and then. */
-const SLOWER = 1.2;
-/** Bytes that were wanted in order before more is fetched ahead: half of what a program loads is read as far as that. */
-const IN_ORDER_MIN = 2 * 1024 * 1024;
-/** Bytes that are fetched ahead of a reader: as many as it has read in order, up to this. */
-const AHEAD_MAX = 2 * 1024 * 1024;
-/** A blob of which this part has been wanted is fetched as a whole. */
-const MOST = 1 / 3;
 /** Milliseconds after a read that had to wait in which nothing is fetched that nobody waits for. */
 const QUIET_MS = 3000;
 const LOOK_MS = 500;
@@ -77,18 +65,13 @@ export class Download {
   /** Those who want it to be completed when there is time. */
   #completers = 0;
   #cancel = new AbortController();
-  /** Where the part that was wanted last ends, and how many bytes were wanted in order up to there. */
-  #frontier = 0;
-  #inOrder = 0;
-  /** Milliseconds until an answer begins, by the quickest of the last. */
-  #answerMs: number | undefined;
-  /** Bytes that were wanted and had to be fetched, and when that was last. */
-  #wanted = 0;
-  #wantedAt = performance.now();
+  readonly #pattern: ReadPattern;
+  readonly #distance = new Distance();
 
   constructor(options: DownloadOptions) {
     this.#options = options;
     this.#file = options.file;
+    this.#pattern = new ReadPattern(options.file.size);
   }
 
   get idle(): boolean {
@@ -117,31 +100,21 @@ export class Download {
   prefetch(start: number, end: number): void {
     if (this.#file.has(start, end)) return;
     this.#options.trace.add({ start, end });
-    this.#wantedAt = performance.now();
+    this.#pattern.awaited();
     this.#cover(start, end, this.#options.lanes.ahead);
   }
 
-  /** Where to end a request for a part: of a registry that is far, what follows comes with it, up to what is there already. */
+  /** Where to end a request for a part: what is worth having comes with it, up to what is there already. */
   #reach(start: number, end: number): number {
-    if ((this.#answerMs ?? 0) <= FAR_MS) return end;
-    const more = this.#file.missing(end, start + FAR_PART);
+    const more = this.#file.missing(end, start + this.#distance.part);
     return more !== undefined && more.start <= end ? more.end : end;
   }
 
   #lookAhead(start: number, end: number): void {
-    this.#wantedAt = performance.now();
-    const follows = start >= this.#frontier - STRIDE && start <= this.#frontier + STRIDE;
-    this.#inOrder = follows ? this.#inOrder + end - start : 0;
-    this.#frontier = end;
-    this.#wanted += end - start;
-    const isAll = start === 0 && end === this.#file.size;
-    if (this.#wanted > this.#file.size * MOST && this.#streamers === 0 && !isAll) {
-      // Who waits for parts of it is told when it fails.
-      void this.stream(new AbortController().signal).catch(() => undefined);
-    } else if (this.#inOrder > IN_ORDER_MIN) {
-      const to = Math.min(end + Math.min(this.#inOrder, AHEAD_MAX), this.#file.size);
-      this.prefetch(end, to);
-    }
+    const next = this.#pattern.wanted(start, end, this.#streamers > 0);
+    // Who waits for parts of it is told when it fails.
+    if (next === 'all') void this.stream(new AbortController().signal).catch(() => undefined);
+    else if (next !== undefined) this.prefetch(next.start, next.end);
   }
 
   /** Resolves when all of it is in the store, or `signal` says that it is not wanted any more. Throws as {@link want} does. */
@@ -161,7 +134,7 @@ export class Download {
 
   /** Bytes that somebody has waited for. */
   get needed(): number {
-    return this.#wanted;
+    return this.#pattern.needed;
   }
 
   /**
@@ -182,7 +155,7 @@ export class Download {
     for (let at = 0; !signal.aborted;) {
       const missing = this.#file.missing(at, size) ?? this.#file.missing(0, size);
       if (missing === undefined) return;
-      if (this.#waiters.size > 0 || this.#flights.size > 0 || performance.now() - this.#wantedAt < QUIET_MS) {
+      if (this.#waiters.size > 0 || this.#flights.size > 0 || this.#pattern.quietMs < QUIET_MS) {
         await sleep(LOOK_MS);
         continue;
       }
@@ -289,8 +262,7 @@ export class Download {
     const range = whole ? {} : { offset, length };
     const asked = performance.now();
     const answer = await client.blob(spec.access.repository, spec.digest, { ...range, signal, retry: { attempts: 1 } });
-    const took = performance.now() - asked;
-    this.#answerMs = Math.min(took, (this.#answerMs ?? took) * SLOWER);
+    this.#distance.answered(performance.now() - asked);
     if (answer.total !== undefined && answer.total !== spec.size) {
       await answer.cancel();
       throw wrongSize(spec, answer.host, answer.total);
@@ -329,34 +301,6 @@ export class Download {
 /** Nobody wants it any more. */
 function isGiven(signal: AbortSignal | undefined): boolean {
   return signal?.aborted === true;
-}
-
-/** Aborts a request that is silent for too long. */
-class Silence {
-  readonly #controller = new AbortController();
-  readonly #timer: NodeJS.Timeout;
-  /** Of performance.now(). */
-  since = performance.now();
-
-  constructor({ digest, access }: RemoteBlobSpec, limit: number) {
-    const silent = new LaminaError('REGISTRY_UNREACHABLE', `${access.host} sends nothing of ${digest}`, {
-      details: { digest, host: access.host, transient: true },
-    });
-    this.#timer = setTimeout(() => this.#controller.abort(silent), limit);
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  broken(): void {
-    this.since = performance.now();
-    this.#timer.refresh();
-  }
-
-  end(): void {
-    clearTimeout(this.#timer);
-  }
 }
 
 function wrongSize({ digest, size }: RemoteBlobSpec, host: string, got: number): LaminaError {
