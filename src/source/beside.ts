@@ -9,7 +9,7 @@ import { embeddedBytes, verified } from './documents.js';
 import { repositoryOf, type RegistryAccess } from './fetch/access.js';
 import type { Fetcher } from './fetch/fetcher.js';
 import type { Layer, ShippedPart } from './image.js';
-import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex, type LaminaIndex, type LayerParts } from './lamina-index.js';
+import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex, type LayerParts } from './lamina-index.js';
 import { registryBlob, type Fetching } from './registry-documents.js';
 import { TRACE_LIMIT, parseTrace, type TracePart } from './trace.js';
 
@@ -43,37 +43,41 @@ export async function findBeside(
   } catch (e) {
     return { ...NOTHING, warnings: [`what refers to it cannot be listed: ${toLaminaError(e).message}`] };
   }
+  const warnings: string[] = [];
+  const usable = <T>(part: Promise<T>): Promise<T | undefined> =>
+    part.catch((e: unknown) => {
+      warnings.push(`its Lamina index cannot be used: ${toLaminaError(e).message}`);
+      return undefined;
+    });
   const found = referrers.filter(({ artifactType }) => artifactType === LAMINA_ARTIFACT_TYPE).slice(-INDEXES_MAX);
-  try {
-    const indexes = await Promise.all(
-      found.map(({ digest }) => readIndex(parseDigest(digest), manifest, access, fetcher)),
-    );
-    const located = ({ digest: text, size }: Descriptor): ShippedPart => {
-      const digest = parseDigest(text);
-      return { blob: registryBlob(digest, size, access, store), digest };
-    };
-    const shipped = indexes.flatMap((index) =>
-      [...index.layers].map(([layer, { files, chunks, map }]) => {
-        const parts = { files: located(files), chunks: located(chunks), map: located(map) };
-        return [layer, parts] as const;
-      }),
-    );
-    const traced = indexes.findLast(({ trace }) => trace !== undefined)?.trace;
-    const trace = traced === undefined ? [] : await readTrace(traced, access, fetcher);
-    return { ...NOTHING, referrers, trace, layers: new Map(shipped) };
-  } catch (e) {
-    return { ...NOTHING, referrers, warnings: [`its Lamina index cannot be used: ${toLaminaError(e).message}`] };
-  }
+  const read = found.map((index) => usable(readIndex(index, manifest, access, { fetcher, store })));
+  const indexes = (await Promise.all(read)).filter((index) => index !== undefined);
+  const traced = indexes.findLast(({ trace }) => trace !== undefined)?.trace;
+  const trace = traced === undefined ? undefined : await usable(readTrace(traced, access, fetcher));
+  return { referrers, trace: trace ?? [], layers: new Map(indexes.flatMap((index) => index.layers)), warnings };
+}
+
+interface ReadIndex {
+  readonly trace: Descriptor | undefined;
+  readonly layers: readonly (readonly [Digest, LayerParts<ShippedPart>])[];
 }
 
 async function readIndex(
-  digest: Digest,
+  { digest }: Descriptor,
   image: Digest,
   access: RegistryAccess,
-  fetcher: Fetcher,
-): Promise<LaminaIndex> {
-  const { bytes } = await fetcher.manifest(access, digest);
-  return parseLaminaIndex(bytes.subarray(0, MANIFEST_LIMIT), image);
+  { fetcher, store }: Fetching,
+): Promise<ReadIndex> {
+  const { bytes } = await fetcher.manifest(access, parseDigest(digest));
+  const { trace, layers } = parseLaminaIndex(bytes.subarray(0, MANIFEST_LIMIT), image);
+  const located = ({ digest: text, size }: Descriptor): ShippedPart => {
+    const part = parseDigest(text);
+    return { blob: registryBlob(part, size, access, store), digest: part };
+  };
+  const shipped = [...layers].map(([layer, { files, chunks, map }]) => {
+    return [layer, { files: located(files), chunks: located(chunks), map: located(map) }] as const;
+  });
+  return { trace, layers: shipped };
 }
 
 async function readTrace(trace: Descriptor, access: RegistryAccess, fetcher: Fetcher): Promise<TracePart[]> {

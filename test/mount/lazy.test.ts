@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
 import type { DaemonStatus, LayerContent, MountContent } from '../../src/daemon/protocol.js';
-import { parseDigest } from '../../src/digest/index.js';
+import { digestOf, parseDigest } from '../../src/digest/index.js';
 import { RegistryClient } from '../../src/source/registry/client.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { alone } from '../support/alone.js';
@@ -470,6 +470,21 @@ t.test('Layers of all kinds are lazy where a Lamina index refers to their image'
   }
 });
 
+interface ReferrerList {
+  readonly manifests: readonly Referrer[];
+}
+
+/** Where the list of what refers to an image is kept, by a tag, and what is in it. */
+async function referrersOf(host: string, { manifest }: MadeImage): Promise<{ url: string; list: ReferrerList }> {
+  const url = `http://${host}/v2/app/manifests/${manifest.digest.replace(':', '-')}`;
+  return { url, list: (await (await fetch(url, { headers: { accept: INDEX } })).json()) as ReferrerList };
+}
+
+async function putReferrers(url: string, list: ReferrerList): Promise<void> {
+  const answer = await fetch(url, { method: 'PUT', headers: { 'content-type': INDEX }, body: JSON.stringify(list) });
+  if (!answer.ok) throw new Error(await answer.text());
+}
+
 t.test('A Lamina index counts in its own repository, and where it lies the layer is read as a whole', async (t) => {
   if (cannotRun(t)) return;
   const registry = await startRegistry(t);
@@ -484,6 +499,16 @@ t.test('A Lamina index counts in its own repository, and where it lies the layer
   await readFile(join(await mounted(second, reference), 'd/small-9'));
   const added = await second.lamina(['index', '--push', reference]);
   t.match(added.stderr, /a Lamina index of a trace of/, 'from a machine that knows the layer by the first');
+  const { url, list } = await referrersOf(registry.host, image);
+  const own = list.manifests.find(({ artifactType }) => artifactType.includes('laminafs'))!;
+  const manifests = `http://${registry.host}/v2/app/manifests`;
+  const stored = await (await fetch(`${manifests}/${own.digest}`, { headers: { accept: MANIFEST } })).text();
+  const client = new RegistryClient({ host: registry.host });
+  t.teardown(() => client.close());
+  const foreign = Buffer.from(stored.replace(image.manifest.digest, image.config.digest));
+  await client.pushManifest('app', { bytes: foreign, mediaType: MANIFEST });
+  const unusable = { ...own, digest: digestOf(foreign), size: foreign.length };
+  await putReferrers(url, { ...list, manifests: [...list.manifests, unusable] });
   push(image.reference, registry.host, 'other:1');
   const both = await startDaemon(t, undefined, NO_BACKGROUND);
   await mounted(both, reference);
@@ -493,13 +518,8 @@ t.test('A Lamina index counts in its own repository, and where it lies the layer
   t.strictSame(
     [theirs?.index, others?.index],
     ['lamina', 'tar'],
-    'its word counts in its own repository only, and the layers of the first index are found',
+    'its word counts in its own repository only, and the layers of the first index are found beside one of no use',
   );
-  const lists = `http://${registry.host}/v2/app/manifests/${image.manifest.digest.replace(':', '-')}`;
-  const list = (await (await fetch(lists, { headers: { accept: INDEX } })).json()) as { manifests: Referrer[] };
-  const own = list.manifests.find(({ artifactType }) => artifactType.includes('laminafs'));
-  const manifests = `http://${registry.host}/v2/app/manifests`;
-  const stored = await (await fetch(`${manifests}/${own!.digest}`, { headers: { accept: MANIFEST } })).text();
   const { layers } = JSON.parse(stored) as { layers: { mediaType: string; digest: string; size: number }[] };
   const map = layers.find(({ mediaType }) => mediaType.includes('map'))!;
   const bytes = Buffer.from(await (await fetch(`http://${registry.host}/v2/app/blobs/${map.digest}`)).arrayBuffer());
@@ -509,8 +529,6 @@ t.test('A Lamina index counts in its own repository, and where it lies the layer
   body.writeBigUInt64LE(512n, Math.ceil((48 + names) / 8) * 8 + 8);
   const lie = Buffer.concat([body, createHash('sha256').update(body).digest()]);
   const digest = `sha256:${createHash('sha256').update(lie).digest('hex')}`;
-  const client = new RegistryClient({ host: registry.host });
-  t.teardown(() => client.close());
   await client.pushBlob('app', { digest: parseDigest(digest), size: lie.length, bytes: () => lie });
   const lying = Buffer.from(stored.replace(map.digest, digest));
   await client.pushManifest('app', { bytes: lying, mediaType: MANIFEST });
@@ -522,15 +540,6 @@ t.test('A Lamina index counts in its own repository, and where it lies the layer
   t.match(await contents(daemon), [{ index: 'tar', verified: 'layer digest' }]);
   t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE));
 });
-
-/** Takes it off the list of what refers to an image: others are used then. */
-async function withoutLaminaIndex(host: string, { manifest }: MadeImage): Promise<void> {
-  const list = `http://${host}/v2/app/manifests/${manifest.digest.replace(':', '-')}`;
-  const index = (await (await fetch(list, { headers: { accept: INDEX } })).json()) as { manifests: Referrer[] };
-  const manifests = index.manifests.filter(({ artifactType }) => !artifactType.includes('laminafs'));
-  const body = JSON.stringify({ ...index, manifests });
-  await fetch(list, { method: 'PUT', headers: { 'content-type': INDEX }, body });
-}
 
 t.test('A gzip layer is mounted without its content where a SOCI index refers to its image', async (t) => {
   if (cannotRun(t)) return;
@@ -547,7 +556,9 @@ t.test('A gzip layer is mounted without its content where a SOCI index refers to
   const directory = join(maker.directory, 'soci');
   t.equal((await maker.lamina(['index', '--soci', directory, reference])).code, 0);
   execFileSync('skopeo', ['inspect', '--raw', `oci:${directory}`], { stdio: 'ignore' });
-  await withoutLaminaIndex(registry.host, image);
+  const { url, list } = await referrersOf(registry.host, image);
+  const others = list.manifests.filter(({ artifactType }) => !artifactType.includes('laminafs'));
+  await putReferrers(url, { ...list, manifests: others });
 
   const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
   const mountpoint = await mountedLazily(t, daemon, reference, { index: 'soci', verified: 'SOCI index, provisional' });
