@@ -3,6 +3,7 @@
  * only that one's modules are loaded, which is most of the time that a short command takes.
  */
 import { Command } from 'commander';
+import { packageVersion } from '../daemon/version.js';
 import type { Cli } from './cli.js';
 import { addGlobalOptions } from './context.js';
 
@@ -51,10 +52,12 @@ const groups: Readonly<Record<string, Readonly<Record<string, () => Promise<Comm
 
 /** Other names of commands. */
 const aliases: Readonly<Record<string, string>> = { unmount: 'umount' };
+const VERSION_FLAGS = ['-V', '--version'];
 
-/** The command that a word is a name of. */
+/** The command that the first word of a command line is a name of, or does the same as. */
 export function commandOf(word: string | undefined): string | undefined {
   if (word === undefined) return undefined;
+  if (VERSION_FLAGS.includes(word)) return 'version';
   const name = Object.hasOwn(aliases, word) ? aliases[word] : word;
   return Object.values(groups).some((group) => Object.hasOwn(group, name ?? '')) ? name : undefined;
 }
@@ -79,6 +82,7 @@ export async function createProgram(cli: Cli, only?: string): Promise<Command> {
   for (const [alias, name] of Object.entries(aliases)) program.commands.find((c) => c.name() === name)?.alias(alias);
   program.helpCommand('help [command]', 'Show the help of a command.');
   addGlobalOptions(program);
+  program.version(`lamina ${packageVersion()}`, VERSION_FLAGS.join(', '), 'show the version');
   return program;
 }
 

@@ -270,6 +270,7 @@ t.test('usage, version and help', async (t) => {
   const { version } = JSON.parse(readFileSync(join(projectRoot, 'package.json'), 'utf8')) as { version: string };
   t.match((await run('version')).stdout, `lamina ${version} (Node v`);
   t.equal((await run('version', '-q')).stdout, `${version}\n`);
+  t.match(await run('--version'), { code: 0, stdout: `lamina ${version}\n` });
   t.match(JSON.parse((await run('--json', 'version')).stdout), { version, node: process.version });
 
   const alone = await run('unmount', '--help');
