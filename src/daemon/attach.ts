@@ -5,6 +5,7 @@
 import { chmod, chown, mkdir, opendir, rm, rmdir, stat, statfs } from 'node:fs/promises';
 import { toLaminaError, errnoOf } from '../errors.js';
 import { bindMount } from '../native/mounts.js';
+import { isListed } from '../mount/fuse-control.js';
 import { mountErofs } from '../mount/kernel-mount.js';
 import { isLazy } from '../mount/layer-readers.js';
 import { mountAt, type MountInfo } from '../mount/mountinfo.js';
@@ -23,7 +24,10 @@ const SUBTYPE = 'lamina';
 /** mount(2) takes a source of at most a page (strndup_user with PATH_MAX). */
 const SOURCE_MAX = 1000;
 const VERIFY_TIMEOUT_MS = 10_000;
+/** A connection that has not ended by then is in use elsewhere. */
 const END_TIMEOUT_MS = 1000;
+/** For a process whose connection has ended. */
+const EXIT_TIMEOUT_MS = 10_000;
 
 export interface AttacherOptions {
   readonly run: RunDir;
@@ -111,16 +115,25 @@ export class Attacher {
    * Throws MOUNT_BUSY, MOUNT_FAILED.
    */
   async detach(record: MountRecord, lazy: boolean): Promise<Unmounted> {
-    const { blobs, connections, natives, run } = this.#options;
+    const { blobs, run } = this.#options;
+    const listed = record.imageDevice !== null && isListed(record.imageDevice);
     let result: Unmounted = 'absent';
     if (isIndirect(record)) result = await unmountAt(record.mountpoint, isVisible(record), lazy);
     // The overlay's own reference to the image is not in any namespace: the image's mount is never busy for its sake.
     const image = await unmountAt(imageTarget(record, run), isImage(record), lazy);
     if (!isIndirect(record)) result = image;
     if (record.engine === 'kernel') await blobs.release(record.id);
-    else if (record.transport === 'fuse-native') await natives.ends(record.id, END_TIMEOUT_MS);
-    else await connections.ends(record.id, END_TIMEOUT_MS);
+    else await this.#connectionEnds(record, listed);
     return result;
+  }
+
+  /** `listed`: the kernel had it in its list. That it has not any more is sooner known from there than from busy servers. */
+  async #connectionEnds({ id, imageDevice, transport }: MountRecord, listed: boolean): Promise<void> {
+    const { connections, natives } = this.#options;
+    const ended = listed && imageDevice !== null && !isListed(imageDevice);
+    if (transport === 'fuse-native') await natives.ends(id, ended ? EXIT_TIMEOUT_MS : END_TIMEOUT_MS);
+    else if (ended) connections.ended(id);
+    else await connections.ends(id, END_TIMEOUT_MS);
   }
 
   /** Removes what was made for a mount that is not used any more. */

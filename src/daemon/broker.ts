@@ -82,6 +82,11 @@ export class Broker {
     if (this.supervised) await this.#request({ op: 'keep', id: this.#next++, typed });
   }
 
+  /** Call when this process serves. */
+  async announceServing(): Promise<void> {
+    if (this.supervised) await this.#request({ op: 'serving', id: this.#next++ });
+  }
+
   /** Call before this process ends on purpose. */
   async announceEnd(): Promise<void> {
     if (this.supervised) await this.#request({ op: 'stopping', id: this.#next++ });

@@ -2,9 +2,9 @@
  * The FUSE connections that this server serves, from the main thread's side: opened through the supervisor, served by
  * the workers, let go when the kernel has ended them.
  */
-import { writeFileSync } from 'node:fs';
 import type { Negotiated } from '../fuse/init.js';
 import { resend } from '../fuse/serve-loop.js';
+import { abortConnection } from '../mount/fuse-control.js';
 import type { FuseMount } from '../mount/fuse-mount.js';
 import type { Broker } from './broker.js';
 import type { Logger } from './log.js';
@@ -50,6 +50,8 @@ export class Connections {
 
   /** Mounts and serves. Throws FUSE_UNAVAILABLE, MOUNT_FAILED. */
   async open(key: string, mount: FuseMount, content: ConnectionContent): Promise<void> {
+    // A process that waits for its own mount before it serves that could not even be killed.
+    await this.#options.pool.ready();
     const fd = await this.#options.broker.open(key, mount);
     this.#serve(key, fd, content, undefined);
   }
@@ -92,6 +94,12 @@ export class Connections {
     this.#end(connection);
   }
 
+  /** The kernel has ended it, as its list of connections tells: a busy worker would be later to notice. */
+  ended(key: string): void {
+    const connection = this.#byKey.get(key);
+    if (connection !== undefined) this.#end(connection);
+  }
+
   /** A worker's "gone"; each worker that sees it sends one. */
   gone(id: number): void {
     const connection = this.#byId.get(id);
@@ -126,17 +134,5 @@ export class Connections {
         log.warn({ err: e, connection: connection.key }, 'letting go of a FUSE connection failed'),
       );
     onGone(connection.key);
-  }
-}
-
-const CONTROL = '/sys/fs/fuse/connections';
-
-/** Needs the fusectl file system, which is not mounted everywhere; closing the last descriptor does the same, later. */
-function abortConnection(device: string): void {
-  const minor = device.slice(device.indexOf(':') + 1);
-  try {
-    writeFileSync(`${CONTROL}/${minor}/abort`, '1');
-  } catch {
-    // The caller closes the descriptors.
   }
 }

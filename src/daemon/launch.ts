@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { LaminaError } from '../errors.js';
 import { DaemonClient } from './client.js';
+import { RUN_DIR_TAKEN, lockOwner } from './lock.js';
 import { RunDir } from './run-dir.js';
 
 export interface DaemonPlace {
@@ -29,23 +30,43 @@ export async function ensureDaemon({ run: path, store }: DaemonPlace): Promise<D
   if (running !== undefined) return running;
   run.create();
   const log = openLog(run);
+  try {
+    let ours = startSupervisor(run, store, log.fd);
+    for (const deadline = Date.now() + START_MS; Date.now() < deadline; await delay(POLL_MS)) {
+      const client = await connectIfAnswering(run.path);
+      if (client !== undefined) return client;
+      if (ours.ended === undefined) continue;
+      if (!ours.foundAnother) throw failure(run, log.size, ours.ended);
+      // That one may be slow to start; where it was about to end, ours has come too soon.
+      if (lockOwner(run) === undefined) ours = startSupervisor(run, store, log.fd);
+    }
+    throw failure(run, log.size, `it did not answer within ${START_MS / 1000} s`);
+  } finally {
+    closeSync(log.fd);
+  }
+}
+
+interface Started {
+  /** How, once it has. */
+  ended: string | undefined;
+  /** It ended because another client had started one. */
+  foundAnother: boolean;
+}
+
+function startSupervisor(run: RunDir, store: string, log: number): Started {
+  const started: Started = { ended: undefined, foundAnother: false };
   const supervisor = spawn(
     process.execPath,
     [fileURLToPath(new URL('./supervisor.js', import.meta.url)), run.path, resolve(store)],
-    { cwd: '/', detached: true, stdio: ['ignore', log.fd, log.fd] },
+    { cwd: '/', detached: true, stdio: ['ignore', log, log] },
   );
-  closeSync(log.fd);
   supervisor.unref();
-  let ended: string | undefined;
-  supervisor.once('error', (e) => (ended = e.message));
-  // Another client may have started one at the same time: ours ends then, and that one answers.
-  supervisor.once('exit', (code, signal) => (ended = `it ended with ${signal ?? `code ${code}`}`));
-  for (const deadline = Date.now() + START_MS; Date.now() < deadline; await delay(POLL_MS)) {
-    const client = await connectIfAnswering(run.path);
-    if (client !== undefined) return client;
-    if (ended !== undefined) throw failure(run, log.size, ended);
-  }
-  throw failure(run, log.size, `it did not answer within ${START_MS / 1000} s`);
+  supervisor.once('error', (e) => (started.ended = e.message));
+  supervisor.once('exit', (code, signal) => {
+    started.ended = `it ended with ${signal ?? `code ${code}`}`;
+    started.foundAnother = code === RUN_DIR_TAKEN;
+  });
+  return started;
 }
 
 /** One that does not answer yet may do so later, or end and have said why. */

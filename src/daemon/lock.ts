@@ -7,6 +7,9 @@ import { tryLock } from '../native/libc.js';
 import { isAlive } from './process.js';
 import type { RunDir } from './run-dir.js';
 
+/** Exit code of a supervisor that finds its run directory taken: EX_TEMPFAIL of sysexits.h. */
+export const RUN_DIR_TAKEN = 75;
+
 /** False when somebody else has it. The descriptor stays open until the process ends. */
 export function takeLock(run: RunDir): boolean {
   const fd = openSync(run.lock, constants.O_RDWR | constants.O_CREAT, 0o600);

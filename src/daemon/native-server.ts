@@ -2,9 +2,9 @@
  * Serves one mount through fuse-native, in a process of its own: a crash in libfuse ends no other mount, and the end of
  * the daemon's server not this one. Argument: the mount's id. What to mount comes as the first message.
  */
-import { existsSync } from 'node:fs';
 import { toLaminaError, type SerializedError } from '../errors.js';
 import { ErofsReader } from '../erofs/reader.js';
+import { isListed } from '../mount/fuse-control.js';
 import type { FuseMount } from '../mount/fuse-mount.js';
 import { mountByFuseNative } from '../mount/fuse-native.js';
 import type { IdMap } from '../mount/id-map.js';
@@ -67,11 +67,9 @@ async function serve({ mount, treePath, layers, idMap }: NativeMount): Promise<v
 /** libfuse says nothing when it was unmounted. The kernel's list of connections does; where that is not mounted, our own. */
 function endWith(target: string): void {
   const device = mountAt(target)?.device;
-  const minor = device?.slice(device.indexOf(':') + 1) ?? '';
-  const connection = `/sys/fs/fuse/connections/${minor}`;
-  const listed = existsSync(connection);
+  const listed = device !== undefined && isListed(device);
   const look = (): void => {
-    const alive = listed ? existsSync(connection) : mountAt(target)?.device === device;
+    const alive = listed ? isListed(device) : mountAt(target)?.device === device;
     if (!alive) process.exit(0);
   };
   setInterval(look, POLL_MS);

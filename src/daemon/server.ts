@@ -170,11 +170,14 @@ async function main(): Promise<void> {
     log,
   );
 
-  const [held] = await Promise.all([broker.start(), pool.start()]);
+  pool.start();
+  const held = await broker.start();
+  if (held.connections.size > 0) await pool.ready();
   for (const typed of held.typed) fetcher.restore(typed);
   for (const record of await recover(shared, held.connections)) table.adopt(record);
   await table.tidy();
   await control.listen(run.socket);
+  await broker.announceServing();
   setInterval(() => {
     table.tidy().catch((e: unknown) => log.error({ err: e }, 'looking after the mounts failed'));
   }, TIDY_INTERVAL_MS).unref();

@@ -14,12 +14,14 @@ import { LaminaError, toLaminaError, type SerializedError } from '../errors.js';
 import { openFuseMount, type FuseMount } from '../mount/fuse-mount.js';
 import { sendFd, socketpair } from '../native/libc.js';
 import type { TypedCredentials } from '../source/fetch/fetcher.js';
-import { takeLock } from './lock.js';
+import { RUN_DIR_TAKEN, takeLock } from './lock.js';
 import { RunDir } from './run-dir.js';
 
 /** Server to supervisor; every request gets a `done`. `key` names a connection for as long as it lives. */
 export type Request =
   | { readonly op: 'take'; readonly id: number; readonly key: string }
+  /** It answers, and has taken over the mounts. */
+  | { readonly op: 'serving'; readonly id: number }
   /** The server is about to end, however it does: no other is wanted. */
   | { readonly op: 'stopping'; readonly id: number }
   /** Mounts go on by them after a crash. They are in memory only. */
@@ -41,14 +43,13 @@ export type Message =
     }
   | { readonly op: 'done'; readonly id: number; readonly error?: SerializedError };
 
-/** Exit codes of the supervisor's own (75: EX_TEMPFAIL of sysexits.h). */
-const ALREADY_RUNNING = 75;
 const FAILED = 1;
 
-const RESTART_DELAY_MAX_MS = 2000;
-/** A server that lived this long was well: the next restart is immediate again. */
+/** Clients wait a little longer (client.ts). */
+const RESTART_DELAY_MAX_MS = 8000;
+/** A server that has served this long was well: the next restart is immediate again. */
 const HEALTHY_AFTER_MS = 5000;
-/** A server that dies so often in a row, without having lived, will do so again; when no mount is lost by it, we end. */
+/** A server that dies so often in a row, without having served, will do so again; when no mount is lost by it, we end. */
 const GIVE_UP_AFTER = 4;
 /** A server that was told to stop has deadlines of its own for everything; this is for one that hangs. */
 const STOP_TIMEOUT_MS = 60_000;
@@ -73,6 +74,8 @@ class Supervisor {
   #socket = -1;
   #stopping = false;
   #restarts = 0;
+  /** Of performance.now(); undefined before the server serves, which takes it long on a busy machine. */
+  #servingSince: number | undefined;
   /** Servers in a row that died early. */
   #stillborn = 0;
   #delay = 0;
@@ -82,9 +85,9 @@ class Supervisor {
   }
 
   start(): void {
-    const startedAt = Date.now();
     const [ours, theirs] = socketpair();
     this.#socket = ours;
+    this.#servingSince = undefined;
     const server = fork(fileURLToPath(new URL('./server.js', import.meta.url)), this.#args, {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', theirs],
       serialization: 'json',
@@ -95,9 +98,9 @@ class Supervisor {
     server.on('message', (request: Request) => this.#handle(server, request));
     server.on('error', (e) => {
       log('error', 'the server could not be started', { error: e.message });
-      if (server.pid === undefined) this.#ended(ours, startedAt, null, null);
+      if (server.pid === undefined) this.#ended(ours, null, null);
     });
-    server.once('exit', (code, signal) => this.#ended(ours, startedAt, code, signal));
+    server.once('exit', (code, signal) => this.#ended(ours, code, signal));
     this.#send(server, {
       op: 'held',
       keys: [...this.#held.keys()],
@@ -119,14 +122,15 @@ class Supervisor {
     setTimeout(() => this.#server?.kill('SIGKILL'), STOP_TIMEOUT_MS);
   }
 
-  #ended(socket: number, startedAt: number, code: number | null, signal: NodeJS.Signals | null): void {
+  #ended(socket: number, code: number | null, signal: NodeJS.Signals | null): void {
     closeSync(socket);
     this.#server = undefined;
     if (code === 0 || this.#stopping) {
       log('info', 'the server has stopped', { code, signal });
       process.exit(code ?? 0);
     }
-    if (Date.now() - startedAt > HEALTHY_AFTER_MS) this.#delay = this.#stillborn = 0;
+    const served = this.#servingSince === undefined ? 0 : performance.now() - this.#servingSince;
+    if (served > HEALTHY_AFTER_MS) this.#delay = this.#stillborn = 0;
     this.#restarts++;
     if (++this.#stillborn >= GIVE_UP_AFTER && this.#held.size === 0) {
       log('error', 'the server dies whenever it is started: giving up', { code, signal });
@@ -154,6 +158,9 @@ class Supervisor {
         return this.#take(request.key);
       case 'close':
         return this.#close(request.key);
+      case 'serving':
+        this.#servingSince = performance.now();
+        return;
       case 'stopping':
         return this.#expectEnd();
       case 'keep':
@@ -195,7 +202,7 @@ function main(): void {
   const run = new RunDir(realpathSync(runPath));
   if (!takeLock(run)) {
     log('info', 'another daemon has the run directory', { run: run.path });
-    process.exit(ALREADY_RUNNING);
+    process.exit(RUN_DIR_TAKEN);
   }
   const supervisor = new Supervisor([run.path, ...rest]);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => supervisor.stop('SIGTERM'));

@@ -36,6 +36,7 @@ export class WorkerPool {
   /** Connections that are being let go, with the number of workers that may still use them. */
   readonly #releasing = new Map<number, { left: number; done: () => void }>();
   readonly #options: WorkerPoolOptions;
+  #ready: Promise<unknown> = Promise.resolve();
   #stopping = false;
 
   constructor(options: WorkerPoolOptions) {
@@ -43,8 +44,8 @@ export class WorkerPool {
     epollAdd(this.#epoll, this.#stopEvent, STOP, 'level');
   }
 
-  /** Resolves when every worker serves. */
-  async start(): Promise<void> {
+  /** They are told of layers and connections from now on, and serve a while later. */
+  start(): void {
     const count = Math.min(Math.max(availableParallelism(), WORKERS_MIN), WORKERS_MAX);
     const memory = Math.floor(this.#options.memory / (2 * count));
     const channels = Array.from({ length: count }, () => Array.from({ length: count }, () => new MessageChannel()));
@@ -75,7 +76,12 @@ export class WorkerPool {
         })),
       );
     }
-    await Promise.all(ready);
+    this.#ready = Promise.all(ready);
+  }
+
+  /** Resolves when every worker serves. */
+  async ready(): Promise<void> {
+    await this.#ready;
   }
 
   addLayer(source: LayerSource): void {

@@ -9,6 +9,7 @@ import { ensureDaemon } from '../../src/daemon/launch.js';
 import { createLogger } from '../../src/daemon/log.js';
 import { defaultRunDir, RunDir } from '../../src/daemon/run-dir.js';
 import { packageVersion } from '../../src/daemon/version.js';
+import { killDaemon } from '../../scripts/leftovers.js';
 import { startDaemon } from '../support/daemon.js';
 import { tempDir } from '../support/tmp.js';
 import { failure } from '../support/failure.js';
@@ -99,16 +100,18 @@ t.test('a run directory that others can change is not used', async (t) => {
   t.equal(defaultRunDir({ XDG_RUNTIME_DIR: '/run/user/7' }, 7), '/run/user/7/lamina');
 });
 
-function placeOf(t: Test): { run: string; store: string } {
+/** For a daemon that is started by what is tested; it does not outlive the test. */
+function placeOf(t: Test, name = 'run'): { run: string; store: string } {
   const dir = tempDir(t);
-  return { run: join(dir, 'run'), store: join(dir, 'store') };
+  const run = join(dir, name);
+  t.teardown(() => killDaemon(run));
+  return { run, store: join(dir, 'store') };
 }
 
 t.test('a daemon is started where there is none, and only one', async (t) => {
   const place = placeOf(t);
   t.equal(await DaemonClient.connect(place.run), undefined);
   const clients = await Promise.all([ensureDaemon(place), ensureDaemon(place), ensureDaemon(place)]);
-  t.teardown(() => clients[0]?.stop({ force: true }).catch(() => undefined));
   const pids = new Set<number>();
   for (const client of clients) pids.add((await client.status()).supervisorPid);
   t.equal(pids.size, 1);
@@ -125,6 +128,33 @@ t.test('a daemon that cannot start is given up with what it says', async (t) => 
   t.equal(error.code, 'DAEMON_FAILED');
   t.match(error.message, /Cannot use the store .*store\/below/);
   t.match(error.hint ?? '', join(run, 'log'));
+});
+
+/** Has servers begin later, by as many milliseconds as the name of their run directory ends in. */
+const LATE = `
+  import { isMainThread } from 'node:worker_threads';
+  const [, program = '', run = ''] = process.argv;
+  const late = program.endsWith('/server.js') && isMainThread ? Number(/-(\\d+)$/.exec(run)?.[1] ?? 0) : 0;
+  if (late > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, late);`;
+
+t.test('on a busy machine a daemon is waited for, and given up, no differently', async (t) => {
+  const before = process.env['NODE_OPTIONS'];
+  process.env['NODE_OPTIONS'] = `--import=data:text/javascript,${encodeURIComponent(LATE)}`;
+  t.teardown(() => {
+    if (before === undefined) delete process.env['NODE_OPTIONS'];
+    else process.env['NODE_OPTIONS'] = before;
+  });
+  const good = placeOf(t, 'run-12000');
+  const bad = placeOf(t, 'run-5200');
+  await writeFile(bad.store, 'a file');
+  const [clients, error] = await Promise.all([
+    Promise.all([ensureDaemon(good), ensureDaemon(good)]),
+    failure(ensureDaemon({ ...bad, store: join(bad.store, 'below') })),
+  ]);
+  const [one, other] = await Promise.all(clients.map(async (client) => (await client.status()).supervisorPid));
+  t.equal(one, other);
+  t.match(error, { code: 'DAEMON_FAILED', message: /ended with code 1.*Cannot use the store/ });
+  await clients[0]?.stop();
 });
 
 t.test('the number of a dead daemon that is another process by now is no daemon', async (t) => {
