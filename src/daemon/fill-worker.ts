@@ -7,6 +7,7 @@
 import { receiveMessageOnPort, workerData, type MessagePort } from 'node:worker_threads';
 import { LaminaError, toLaminaError } from '../errors.js';
 import { sendReply } from '../fuse/serve-loop.js';
+import type { FetchFailure } from '../mount/layer-readers.js';
 import { DEFERRED, REPLY_SIZE } from '../fuse/session.js';
 import { FetchPort, useFetchPort } from '../source/fetch/port.js';
 import { FillAhead } from './fill-ahead.js';
@@ -35,7 +36,7 @@ function main({ turn, control, work, memory, counters, fetch }: FillWorkerData):
   const ahead = new FillAhead(served.layers, fetchPort, { turn, workers: work.length });
   const apply = (message: ToWorker): void => {
     served.apply(message);
-    if (message.op === 'layer') ahead.add(message.source.slot, message.ahead);
+    if (message.op === 'layer') for (const { slot } of message.places.slice(0, 1)) ahead.add(slot, message.ahead);
     else if (message.op === 'rest' || message.op === 'forget') ahead.stop(message.slots);
     // Messages may be taken in the middle of a read, which has yet to be answered.
     if (message.op === 'disconnect') setImmediate(() => send({ op: 'released', id: message.id }));
@@ -48,7 +49,7 @@ function main({ turn, control, work, memory, counters, fetch }: FillWorkerData):
   };
   served.layers.onUnknown = takeMessages;
   control.on('message', apply);
-  const answer = (deferred: Deferred, fetches: number, failure?: LaminaError): void => {
+  const answer = (deferred: Deferred, fetches: number, failure?: FetchFailure): void => {
     const { id, request } = deferred;
     if (served.connection(id) === undefined) takeMessages();
     const connection = served.connection(id);
@@ -63,7 +64,10 @@ function main({ turn, control, work, memory, counters, fetch }: FillWorkerData):
     served.layers.missing = undefined;
     fetchPort.fetch(missing, true).then(
       () => answer(deferred, fetches + 1, fetches < FETCHES_MAX ? undefined : lost()),
-      (e: unknown) => answer(deferred, fetches, toLaminaError(e)),
+      (e: unknown) => {
+        const error = toLaminaError(e);
+        answer(deferred, fetches + 1, fetches < FETCHES_MAX ? { error, blob: missing.blob } : { error });
+      },
     );
   };
   for (const port of work) port.on('message', (deferred: Deferred) => answer(deferred, 0));
@@ -71,8 +75,8 @@ function main({ turn, control, work, memory, counters, fetch }: FillWorkerData):
 }
 
 /** The store loses what is put into it. */
-function lost(): LaminaError {
-  return new LaminaError('IO', 'What was fetched of a layer does not stay in the store');
+function lost(): FetchFailure {
+  return { error: new LaminaError('IO', 'What was fetched of a layer does not stay in the store') };
 }
 
 main(workerData as FillWorkerData);

@@ -8,6 +8,7 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import type { Negotiated } from '../fuse/init.js';
 import type { ByteCounts } from '../mount/counters.js';
 import { chooseEngine } from '../mount/engine.js';
+import type { LayerSource } from '../mount/layer-readers.js';
 import { readMountInfo } from '../mount/mountinfo.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import type { Store } from '../store/store.js';
@@ -43,7 +44,7 @@ export interface MountTableOptions {
   readonly natives: NativeServers;
   readonly fetcher: Fetcher;
   readonly background: Background;
-  readonly addLayer: (source: MountRecord['layers'][number]) => void;
+  readonly addLayer: (places: readonly LayerSource[]) => void;
   readonly restLayers: (slots: readonly number[]) => void;
   readonly bytes: (slot: number) => ByteCounts;
   readonly log: Logger;
@@ -89,9 +90,12 @@ export class MountTable {
 
   /** Slots that mounts need. */
   slotsInUse(): ReadonlySet<number> {
-    return new Set(
-      [...this.#mounts.values(), ...this.#making.values()].flatMap(({ layers }) => layers.map(({ slot }) => slot)),
-    );
+    return new Set(this.#sources().map(({ slot }) => slot));
+  }
+
+  /** Of all mounts, being made ones among them. */
+  #sources(): LayerSource[] {
+    return [...this.#mounts.values(), ...this.#making.values()].flatMap(({ layers }) => layers);
   }
 
   async list(): Promise<MountStatus[]> {
@@ -272,7 +276,7 @@ export class MountTable {
     const { id } = record;
     // The end of another mount may have taken them along meanwhile.
     slots.restore(record.layers);
-    for (const source of record.layers) addLayer(source);
+    for (const { slot } of record.layers) addLayer(slots.places(slot));
     records.put(record);
     this.#making.set(id, record);
     try {
@@ -347,8 +351,10 @@ export class MountTable {
     this.#making.delete(record.id);
     this.#options.records.remove(record.id);
     this.#changed();
-    const { blobs, restLayers, slots } = this.#options;
-    const used = this.slotsInUse();
+    const { addLayer, blobs, restLayers, slots } = this.#options;
+    const left = this.#sources();
+    const used = new Set(left.map(({ slot }) => slot));
+    for (const { slot } of record.layers) if (slots.keepPlaces(slot, left)) addLayer(slots.places(slot));
     restLayers(record.layers.map(({ slot }) => slot).filter((slot) => !used.has(slot)));
     // What the kernel engine has mounted in another namespace is in no record: it asks for slots while blobfs lives.
     if (!blobs.alive) slots.retain(used);

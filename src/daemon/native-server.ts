@@ -42,7 +42,7 @@ async function serve({ mount, treePath, layers, idMap }: NativeMount): Promise<v
     onHeal: ({ diffId }, offset, got) =>
       log.warn({ diffId, offset, got }, 'a cached chunk was wrong and has been replaced'),
   });
-  for (const layer of layers) readers.add(layer);
+  for (const layer of layers) readers.set([layer]);
   // Reads wait here for a registry, one after the other: libfuse is served by this thread alone.
   if (layers.some(({ blob }) => blob.kind === 'registry')) {
     const { Fetcher } = await import('../source/fetch/fetcher.js');

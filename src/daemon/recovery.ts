@@ -33,7 +33,7 @@ export async function recover(options: RecoveryOptions, held: ReadonlyMap<string
   if (unreadable.length > 0) log.warn({ files: unreadable }, 'records that cannot be read are passed over');
   const table = options.records.blobs();
   slots.restore([...(table?.layers ?? []), ...records.flatMap(({ layers }) => layers)], table?.nextSlot);
-  for (const source of slots.sources) pool.addLayer(source);
+  for (const slot of new Set(slots.sources.map((source) => source.slot))) pool.addLayer(slots.places(slot));
 
   const blobsHeld = [...held.keys()].some((key) => BlobMount.isKey(key));
   const mounts = readMountInfo();

@@ -38,8 +38,11 @@ export interface ConnectionSpec {
 
 /** Main thread to worker. */
 export type ToWorker =
-  /** `ahead`: parts of its blob that are fetched before anybody asks for them, which fill workers decompress. */
-  | { readonly op: 'layer'; readonly source: LayerSource; readonly ahead: readonly ByteRange[] }
+  /**
+   * `places`: all of one layer's, under one slot. `ahead`: parts of its blob that are fetched before anybody asks for them,
+   * which fill workers decompress.
+   */
+  | { readonly op: 'layer'; readonly places: readonly LayerSource[]; readonly ahead: readonly ByteRange[] }
   | { readonly op: 'connect'; readonly spec: ConnectionSpec }
   | { readonly op: 'disconnect'; readonly id: number }
   /** No mount uses these layers now: their files are closed. */
@@ -92,7 +95,7 @@ export class Served {
   apply(message: ToWorker): void {
     switch (message.op) {
       case 'layer':
-        this.layers.add(message.source);
+        this.layers.set(message.places);
         return;
       case 'connect':
         this.#connect(message.spec);

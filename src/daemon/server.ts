@@ -122,7 +122,7 @@ async function main(): Promise<void> {
   const table: MountTable = new MountTable({
     ...shared,
     background,
-    addLayer: (source) => pool.addLayer(source),
+    addLayer: (places) => pool.addLayer(places),
     restLayers: (unused) => pool.restLayers(unused),
     bytes: (slot) => pool.bytes(slot),
   });

@@ -8,7 +8,8 @@ import { FIRST_SLOT } from '../mount/blobfs.js';
 import type { LayerSource } from '../mount/layer-readers.js';
 
 export class Slots {
-  readonly #bySlot = new Map<number, LayerSource>();
+  /** Where each layer is to be had: as its mounts know it. */
+  readonly #places = new Map<number, readonly LayerSource[]>();
   readonly #byContent = new Map<string, number>();
   #next = FIRST_SLOT;
   /** Gets the slots that are forgotten. */
@@ -18,11 +19,17 @@ export class Slots {
     return this.#next;
   }
 
+  /** All places of all layers. */
   get sources(): readonly LayerSource[] {
-    return [...this.#bySlot.values()];
+    return [...this.#places.values()].flat();
   }
 
-  /** Base first. The place of a known layer's blob is replaced: the latest image is known to have it. */
+  /** Of one layer. */
+  places(slot: number): readonly LayerSource[] {
+    return this.#places.get(slot) ?? [];
+  }
+
+  /** Base first. A known layer may get a further place: another mount knows it by another image. */
   assign(layers: readonly PreparedLayer[], verify: VerifyMode): LayerSource[] {
     return layers.map(({ diffId, directory, mapPath, blob, addressSpace }) => {
       const content = contentKey({ directory, verify, addressSpace });
@@ -46,20 +53,32 @@ export class Slots {
     this.#next = Math.max(this.#next, next, ...sources.map(({ slot }) => slot + 1));
   }
 
+  /** The layer is to be had where the mounts that are left know it, if any is. True where that is not as before. */
+  keepPlaces(slot: number, left: readonly LayerSource[]): boolean {
+    const before = this.places(slot);
+    const known = new Set(left.filter((source) => source.slot === slot).map((source) => JSON.stringify(source)));
+    const places = before.filter((source) => known.has(JSON.stringify(source)));
+    if (places.length === 0 || places.length === before.length) return false;
+    this.#places.set(slot, places);
+    return true;
+  }
+
   /** Forgets the layers whose slots are not in `used`. */
   retain(used: ReadonlySet<number>): void {
     const forgotten: number[] = [];
-    for (const [slot, source] of this.#bySlot) {
+    for (const [slot, places] of this.#places) {
       if (used.has(slot)) continue;
-      this.#bySlot.delete(slot);
-      this.#byContent.delete(contentKey(source));
+      this.#places.delete(slot);
+      for (const source of places) this.#byContent.delete(contentKey(source));
       forgotten.push(slot);
     }
     this.onForget(forgotten);
   }
 
   #put(source: LayerSource): void {
-    this.#bySlot.set(source.slot, source);
+    const places = this.places(source.slot);
+    const text = JSON.stringify(source);
+    if (!places.some((known) => JSON.stringify(known) === text)) this.#places.set(source.slot, [...places, source]);
     this.#byContent.set(contentKey(source), source.slot);
   }
 }

@@ -84,11 +84,13 @@ export class WorkerPool {
     await this.#ready;
   }
 
-  addLayer(source: LayerSource): void {
+  /** `places`: all that there are of one layer. */
+  addLayer(places: readonly LayerSource[]): void {
     const { fetcher } = this.#options;
-    if (source.blob.kind === 'registry') fetcher.start();
-    const ahead = source.blob.kind === 'registry' ? fetcher.takePrefetched(source.blob.digest) : [];
-    this.#broadcast({ op: 'layer', source, ahead });
+    const blob = places.map((source) => source.blob).find(({ kind }) => kind === 'registry');
+    if (blob?.kind === 'registry') fetcher.start();
+    const ahead = blob?.kind === 'registry' ? fetcher.takePrefetched(blob.digest) : [];
+    this.#broadcast({ op: 'layer', places, ahead });
   }
 
   /** No mount uses these layers now: nothing of theirs is kept open. */

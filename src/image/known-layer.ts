@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { sniffCompression, type Compression } from '../compress/index.js';
 import type { Digest } from '../digest/index.js';
+import { LaminaError } from '../errors.js';
 import { readChunks } from '../layer/chunks.js';
 import { LayerMap } from '../layer/map.js';
 import { SociTable } from '../layer/soci-table.js';
@@ -35,7 +36,7 @@ export interface PreparedLayer {
   readonly cached: boolean;
 }
 
-/** What the store has of a layer; undefined where it has to be indexed. Throws STORE_CORRUPT. */
+/** What the store has of a layer; undefined where it has to be indexed. Throws STORE_CORRUPT, BLOB_SIZE_MISMATCH. */
 export function findLayer(layer: Layer, store: Store): PreparedLayer | undefined {
   return (known(layer, layer.digest ?? plainDigest(layer), store) ?? knownFromElsewhere(layer, store))?.prepared;
 }
@@ -101,6 +102,7 @@ function lazily({ diffId, blob }: Layer, directory: string, index: 'toc' | 'soci
   return { prepared: { diffId, directory, index, mapPath: '', blob, ...facts, cached: true }, notes: [] };
 }
 
+/** By its tar, all of which was read. Throws STORE_CORRUPT, BLOB_SIZE_MISMATCH. */
 export function known(layer: Layer, digest: Digest | undefined, store: Store): Known | undefined {
   if (digest === undefined) return undefined;
   const directory = store.layerDirectory(layer.diffId, layer.view);
@@ -110,6 +112,15 @@ export function known(layer: Layer, digest: Digest | undefined, store: Store): K
   // The same blob under another diffID is a lie that indexing will find out.
   if (map?.facts.diffId !== layer.diffId) return undefined;
   const { facts } = map;
+  if (facts.blobSize !== layer.blob.size) {
+    throw new LaminaError(
+      'BLOB_SIZE_MISMATCH',
+      `The layer ${digest} has ${facts.blobSize} bytes, not ${layer.blob.size}`,
+      {
+        details: { digest, wanted: layer.blob.size, got: facts.blobSize },
+      },
+    );
+  }
   const { addressSpace } = readChunks(join(directory, 'chunks'));
   const { compression, kept } = facts;
   const prepared = {

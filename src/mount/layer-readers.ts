@@ -12,6 +12,7 @@ import type { VerifyMode } from '../layer/reader.js';
 import type { BlobLocation } from '../source/blob.js';
 import type { ByteRange } from '../source/fetch/block-file.js';
 import { NotAtHand } from '../source/fetch/port.js';
+import type { RemoteBlobSpec } from '../source/fetch/protocol.js';
 
 export interface LayerSource {
   /** The layer's node id and name in blobfs; never used again for another layer while that is mounted. From 2 on. */
@@ -45,36 +46,60 @@ export function spanOf(slot: number, position: number): number {
   return slot + Math.floor(position / (1 << 20));
 }
 
+/** What one fetch of a waiting read failed with. */
+export interface FetchFailure {
+  readonly error: LaminaError;
+  /** Of which blob, and which registry's; undefined: nothing that was fetched helps. */
+  readonly blob?: RemoteBlobSpec | undefined;
+}
+
+/** The places of one layer: mounts that share it may have it from different ones, and may not suffer from each other's. */
+interface Places {
+  sources: readonly LayerSource[];
+  /** Which is read from. */
+  current: number;
+  /** How many have failed, one after the other, since one was read from. */
+  failed: number;
+}
+
 /** Open readers, each with two or three descriptors and a mapping; the earliest opened beyond this are closed. */
 const OPEN_MAX = 256;
 
 export class LayerReaders {
-  readonly #sources = new Map<number, LayerSource>();
+  readonly #places = new Map<number, Places>();
   readonly #open = new Map<number, LayerReader>();
   readonly #memory: ChunkMemory;
   readonly #options: LayerReadersOptions;
-  /** Called before an unknown slot is reported absent, so that the owner can take in pending {@link add}s. */
+  /** Called before an unknown slot is reported absent, so that the owner can take in pending {@link set}s. */
   onUnknown: () => void = () => undefined;
   /** What a waiting read has to have fetched before it can be answered: {@link read} was false then. The owner takes it. */
   missing: NotAtHand | undefined;
-  /** What a waiting read fails with if something of it has to be fetched; the owner's, while one is answered. */
-  failure: LaminaError | undefined;
+  /** Why a waiting read has not what it waited for; the owner's, while one is answered. */
+  failure: FetchFailure | undefined;
 
   constructor(options: LayerReadersOptions) {
     this.#options = options;
     this.#memory = new ChunkMemory(options.memory);
   }
 
-  /** Adds a layer, or gives a known one a new place for its blob. */
-  add(source: LayerSource): void {
-    const before = this.#sources.get(source.slot);
-    this.#sources.set(source.slot, source);
-    if (before !== undefined && JSON.stringify(before) !== JSON.stringify(source)) this.#close(source.slot);
+  /** Adds a layer, or gives a known one other places: all that there are, the same slot's. */
+  set(sources: readonly LayerSource[]): void {
+    const [first] = sources;
+    if (first === undefined) return;
+    const { slot } = first;
+    const before = this.#places.get(slot);
+    const read = JSON.stringify(before?.sources[before.current]);
+    const current = Math.max(
+      sources.findIndex((source) => JSON.stringify(source) === read),
+      0,
+    );
+    this.#places.set(slot, { sources, current, failed: 0 });
+    if (JSON.stringify(sources[current]) !== read) this.#close(slot);
   }
 
   has(slot: number): boolean {
-    if (!this.#sources.has(slot)) this.onUnknown();
-    return this.#sources.has(slot);
+    if (!this.#places.has(slot)) this.onUnknown();
+    return this.#places.has(slot);
   }
 
   /** Bytes of the layer's address space, rounded up to the block of 512 bytes that a tree counts in. */
@@ -91,14 +116,11 @@ export class LayerReaders {
     const within = beyond > 0 ? Math.max(length - beyond, 0) : length;
     if (within < length) into.fill(0, at + within, at + length);
     if (within === 0) return true;
-    const reader = this.#reader(slot);
-    const { counters } = reader;
-    const { verified, filled } = counters;
-    if (!wait) {
-      if (!reader.readCached(position, within, into, at)) return false;
-    } else if (!this.#fill(() => reader.read(position, within, into, at))) return false;
-    this.#options.counters?.add(slot, within, counters.verified - verified, counters.filled - filled);
-    return true;
+    return this.#counted(slot, within, (reader) => {
+      if (!wait) return reader.readCached(position, within, into, at);
+      reader.read(position, within, into, at);
+      return true;
+    });
   }
 
   /** See {@link LayerReader.contentOf}. */
@@ -108,24 +130,53 @@ export class LayerReaders {
 
   /** See {@link LayerReader.fill}; false as {@link read}. */
   fill(slot: number, content: ByteRange): boolean {
-    const reader = this.#reader(slot);
-    const { counters } = reader;
-    const { verified, filled } = counters;
-    if (!this.#fill(() => reader.fill(content))) return false;
-    this.#options.counters?.add(slot, 0, counters.verified - verified, counters.filled - filled);
-    return true;
+    return this.#counted(slot, 0, (reader) => {
+      reader.fill(content);
+      return true;
+    });
   }
 
-  #fill(read: () => void): boolean {
-    try {
-      read();
-      return true;
-    } catch (e) {
-      if (!(e instanceof NotAtHand)) throw e;
-      if (this.failure !== undefined) throw this.failure;
-      this.missing = e;
-      return false;
+  /** False where `act` says so, or something has to be fetched first. `served`: bytes, if it is true. */
+  #counted(slot: number, served: number, act: (reader: LayerReader) => boolean): boolean {
+    return this.#somewhere(slot, () => {
+      const reader = this.#reader(slot);
+      const { verified, filled } = reader.counters;
+      const done = act(reader);
+      const { counters } = reader;
+      if (done) this.#options.counters?.add(slot, served, counters.verified - verified, counters.filled - filled);
+      return done;
+    });
+  }
+
+  /** Where one place fails, the next is tried; when all have, in turn, what the last failed with is thrown. */
+  #somewhere(slot: number, act: () => boolean): boolean {
+    for (;;) {
+      try {
+        const done = act();
+        const places = this.#places.get(slot);
+        if (done && places !== undefined) places.failed = 0;
+        return done;
+      } catch (e) {
+        const failure = e instanceof NotAtHand ? failureOf(this.failure, e) : e;
+        if (failure === undefined && e instanceof NotAtHand) {
+          this.missing = e;
+          return false;
+        }
+        if (!this.#goOn(slot)) throw failure;
+      }
     }
+  }
+
+  /** To the next place. False where all have failed; the next read begins again. */
+  #goOn(slot: number): boolean {
+    const places = this.#places.get(slot);
+    if (places === undefined || places.sources.length < 2) return false;
+    places.failed++;
+    places.current = (places.current + 1) % places.sources.length;
+    this.#close(slot);
+    if (places.failed < places.sources.length) return true;
+    places.failed = 0;
+    return false;
   }
 
   /** Closes the readers of layers that no mount of this daemon uses; they open again when they are read after all. */
@@ -136,7 +187,7 @@ export class LayerReaders {
   /** Forgets layers that nothing can ask for any more. */
   forget(slots: readonly number[]): void {
     this.rest(slots);
-    for (const slot of slots) this.#sources.delete(slot);
+    for (const slot of slots) this.#places.delete(slot);
   }
 
   close(): void {
@@ -144,7 +195,8 @@ export class LayerReaders {
   }
 
   #source(slot: number): LayerSource {
-    const source = this.has(slot) ? this.#sources.get(slot) : undefined;
+    const places = this.has(slot) ? this.#places.get(slot) : undefined;
+    const source = places?.sources[places.current];
     if (source === undefined) throw new LaminaError('INTERNAL', `No layer in slot ${slot}`);
     return source;
   }
@@ -175,4 +227,10 @@ export class LayerReaders {
     this.#open.get(slot)?.close();
     this.#open.delete(slot);
   }
+}
+
+/** Undefined where what is missing now is not what could not be fetched. */
+function failureOf(failure: FetchFailure | undefined, { blob }: NotAtHand): LaminaError | undefined {
+  if (failure?.blob === undefined) return failure?.error;
+  return JSON.stringify(failure.blob) === JSON.stringify(blob) ? failure.error : undefined;
 }

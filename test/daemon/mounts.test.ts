@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, readdir, readlink, rm, stat, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, readdir, readlink, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { setup, connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, sumOf } from './fixture.js';
@@ -90,6 +90,27 @@ t.test('mounts', async (t) => {
       await client.mount({ reference, engine });
       t.equal((await client.unmount(reference)).length, 2, 'by reference');
       t.strictSame(await client.unmount('*'), []);
+    });
+
+    t.test(`${engine}: mounts that share layers do not suffer from each other's images`, async (t) => {
+      const { client, daemon, reference } = await setup(t);
+      const image = join(daemon.directory, 'image');
+      const copies = ['copy', 'second'].map((name) => join(daemon.directory, name));
+      for (const copy of copies) await cp(image, copy, { recursive: true });
+      const [here, there, gone] = await Promise.all(
+        [image, ...copies].map((path) => client.mount({ reference: reference.replace(image, path), engine })),
+      );
+      if (here === undefined || there === undefined || gone === undefined) throw new Error('Not mounted');
+      await client.unmount(gone.id);
+      await rm(copies[1] ?? '', { recursive: true });
+      const blobs = join(image, 'blobs/sha256');
+      for (const name of await readdir(blobs)) await truncate(join(blobs, name), 0);
+      await dropCaches();
+      for (const mount of [here, there]) {
+        t.equal(await issue(mount), 'changed\n');
+        t.equal(await sumOf(join(mount.mountpoint, 'random')), randomSum);
+      }
+      await client.unmount('*');
     });
 
     t.test(`${engine}: a mount in use is refused, or detached and served to its last user`, async (t) => {

@@ -44,7 +44,12 @@ t.test('Slots gives a layer one number and a number to one layer', async (t) => 
     slots.assign(layers, verify).map(({ slot }) => slot);
   t.strictSame(numbers([layer('a'), layer('b'), layer('a')]), [2, 3, 2], 'from 2 on: 1 is the root of blobfs');
   t.strictSame(numbers([layer('c'), layer('b', '/moved')]), [4, 3]);
-  t.equal(slots.sources.find(({ slot }) => slot === 3)?.blob.path, '/moved', 'the latest place of the blob');
+  const placesOf = (slot: number): string[] => slots.places(slot).map(({ blob }) => blob.path);
+  t.strictSame(placesOf(3), ['/blob', '/moved'], 'both places of the blob');
+  t.notOk(slots.keepPlaces(3, slots.sources), 'all are needed');
+  t.ok(slots.keepPlaces(3, slots.sources.slice(-1).concat(slots.places(3).slice(1))));
+  t.strictSame(placesOf(3), ['/moved'], 'the mount that has it there is left');
+  t.notOk(slots.keepPlaces(3, []), 'somebody may have it mounted elsewhere');
   t.strictSame(numbers([layer('b')], 'first-read'), [5], 'a laxer check is another matter');
   t.strictSame(numbers([layer('b', '/blob', '-aci'), layer('b', '/moved')]), [6, 3], 'so is another view');
   const forgotten: number[] = [];
@@ -226,7 +231,7 @@ t.test('blobfs knows its slots, "." and "..", and no other name', async (t) => {
     fs.lookup(parent, Buffer.from(`<${name}>`), 1, 1 + name.length);
   const [source] = new Slots().assign([layer('a')], 'every-read');
   if (source === undefined) throw new Error('No source');
-  layers.add(source);
+  layers.set([source]);
   t.equal(lookup(1, '2'), 2);
   t.equal(lookup(1, '.'), 1);
   t.equal(lookup(2, '.'), 2, 'a file asked for by its handle');

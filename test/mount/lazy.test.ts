@@ -285,12 +285,14 @@ t.test('What was read of a lazy layer needs no registry, the rest fails until it
   await daemon.lamina(['umount', '--all']);
 
   const again = await mounted(daemon, reference, '--engine', 'fuse');
+  const beside = await mounted(daemon, reference, '--engine', 'fuse', '--offline');
   const slow = errnoOf(readFile(join(again, 'other')));
   t.ok((await readFile(join(again, 'd/small-3'))).equals(small), 'a cached read does not wait behind one that hangs');
   t.equal(await slow, 'EIO', 'which ends in a bounded time');
   t.match(daemon.log(), /sends nothing of sha256/);
   proxy.fault = undefined;
   t.ok((await readFile(join(again, 'large'))).equals(LARGE), 'and when the registry is back, all is well');
+  t.equal((await daemon.lamina(['umount', beside])).code, 0, 'whether or not the image is mounted offline beside');
 });
 
 t.test('A server that is killed while a read waits for the registry is replaced, and the read answered', async (t) => {
