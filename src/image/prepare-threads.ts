@@ -7,6 +7,7 @@ import { Lane } from '../source/fetch/lanes.js';
 import type { IndexJob, IndexedLayer } from '../layer/index-pass.js';
 import type { ShippedJob } from '../layer/shipped-pass.js';
 import type { IndexedToc, SociJob, TocJob } from '../layer/toc-pass.js';
+import type { BlobLocation } from '../source/blob.js';
 import type { RuntimeConfig } from '../bundle/runtime-config.js';
 import type { ConfigJob } from './configure.js';
 import { isSmallMerge, mergeToStore, type MergeJob } from './merge.js';
@@ -23,25 +24,62 @@ const THREADS_MAX = Math.max(1, availableParallelism());
 
 /** Configs wait for bytes of a registry, perhaps, and for nothing else. */
 const CONFIGS_MAX = 8;
+/** Threads that read from registries at once, over all of these. Who waits for bytes keeps no core busy. */
+const REMOTE_MAX = 16;
 
 /**
- * Over all images that are prepared at once. Indexing may take minutes: who needs only a merge or a config does not wait
- * behind it.
+ * How many of a kind run at once, over all images that are prepared. Indexing may take minutes: who needs only a merge or a
+ * config does not wait behind it. Tables of contents take some 0.1 s each, in a thread that has done one; in one that has not,
+ * three times that: on two cores two are sooner done one after the other, the second core being busy with what is fetched
+ * (PERFORMANCE.md).
  */
-const indexing = new Lane(THREADS_MAX);
-/**
- * Tables of contents take some 0.1 s each, in a thread that has done one; in one that has not, three times that: on two cores
- * two are sooner done one after the other, the second core being busy with what is fetched (PERFORMANCE.md).
- */
-const tables = new Lane(Math.max(1, THREADS_MAX - 1));
-const lanes: Readonly<Record<PrepareJob['op'], Lane>> = {
-  index: indexing,
-  toc: tables,
-  soci: tables,
-  shipped: tables,
-  merge: new Lane(THREADS_MAX),
-  configure: new Lane(CONFIGS_MAX),
+const widths = { index: THREADS_MAX, table: Math.max(1, THREADS_MAX - 1), merge: THREADS_MAX, config: CONFIGS_MAX };
+const kinds: Readonly<Record<PrepareJob['op'], keyof typeof widths>> = {
+  index: 'index',
+  toc: 'table',
+  soci: 'table',
+  shipped: 'table',
+  merge: 'merge',
+  configure: 'config',
 };
+
+/** By kind and registry: one that is slow keeps no image of others waiting, nor any of this machine's files. */
+const lanes = new Map<string, Lane>();
+const remote = new Lane(REMOTE_MAX);
+
+/** The registry whose bytes a job may wait for. */
+function registryOf({ op, job }: PrepareJob): string | undefined {
+  switch (op) {
+    case 'index':
+    case 'toc':
+      return hostOf(job.blob);
+    case 'soci':
+      return hostOf(job.ztoc);
+    case 'shipped':
+      return hostOf(job.parts.files.blob);
+    case 'merge':
+      return undefined;
+    case 'configure':
+      return job.prepared.layers.map(({ blob }) => hostOf(blob)).find((host) => host !== undefined);
+  }
+}
+
+function hostOf(blob: BlobLocation): string | undefined {
+  return blob.kind === 'registry' ? blob.access.host : undefined;
+}
+
+async function inTurn<T>(job: PrepareJob, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+  const kind = kinds[job.op];
+  const host = registryOf(job);
+  const key = `${kind} ${host ?? ''}`;
+  const lane = lanes.get(key) ?? new Lane(widths[kind]);
+  lanes.set(key, lane);
+  try {
+    return await lane.run(() => (host === undefined ? work() : remote.run(work, signal)), signal);
+  } finally {
+    if (lane.idle) lanes.delete(key);
+  }
+}
 
 /** Bytes: a thread whose heap has grown beyond this is not kept. */
 const HEAP_MAX = 128 * 1024 * 1024;
@@ -124,10 +162,7 @@ export class PrepareThreads {
   }
 
   #run(job: PrepareJob, callbacks: IndexCallbacks): Promise<unknown> {
-    return lanes[job.op].run(() => {
-      callbacks.signal?.throwIfAborted();
-      return this.#inThread(job, callbacks);
-    });
+    return inTurn(job, callbacks.signal, () => this.#inThread(job, callbacks));
   }
 
   async #inThread(job: PrepareJob, { onProgress, signal }: IndexCallbacks): Promise<unknown> {

@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
+import { DaemonClient } from '../../src/daemon/client.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { alone } from '../support/alone.js';
 import { cliPath, runCommand } from '../support/cli.js';
@@ -172,6 +173,33 @@ t.test('Who waits for a registry is told so, and may stop waiting', async (t) =>
   child.kill('SIGINT');
   t.strictSame(await exit, [130, null]);
   t.ok(performance.now() - before < 10_000, 'long before the registry is given up');
+});
+
+t.test('A registry that is slow keeps no image of others waiting', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  const layers = ['one', 'two', 'three', 'four'].map((name) => ({
+    entries: [{ name, content: randomBytes(200_000) }],
+  }));
+  const image = await makeLayout(tempDir(t), { layers });
+  push(image.reference, registry.host, 'slow:1');
+  const proxy = await startFaultProxy(t, registry.host);
+  proxy.fault = (passing) => (isBlob(passing) ? { bytesPerSecond: 500 } : undefined);
+  const daemon = await startDaemon(t);
+  const client = await DaemonClient.connect(daemon.run);
+  const controller = new AbortController();
+  const reading: string[] = [];
+  const slow = client?.mount(
+    { reference: `docker://${proxy.host}/slow:1` },
+    ({ type }) => reading.push(type),
+    controller.signal,
+  );
+  t.ok(await until(() => proxy.seen.filter(isBlob).length > 2 && reading.includes('progress'), 20_000));
+  await mounted(daemon, image.reference);
+  t.pass('while layers of another are on their way');
+  const gone = slow?.catch((e: unknown) => (e as Error).name);
+  controller.abort();
+  t.equal(await gone, 'AbortError');
 });
 
 t.test('A blob that is not what its digest says is refused, and leaves nothing to be believed', async (t) => {
