@@ -176,17 +176,18 @@ export class MountTable {
   }
 
   /**
-   * Ends every mount and blobfs. Without `force` throws MOUNT_BUSY when one is in use, before any is ended, or when
+   * Ends every mount and blobfs. Without `force` throws MOUNT_BUSY when one is in use, before any is ended or given up, or when
    * containers live on in images that are unmounted here; mounts can then be made again.
    */
   async stop(force: boolean): Promise<void> {
     this.#stopping = true;
     try {
+      // Before anything is given up: a stop that is refused changes nothing.
+      if (!force) for (const { mountpoint } of this.#listed()) await refuseIfUsed(mountpoint);
       const ending = new LaminaError('DAEMON_UNREACHABLE', 'The daemon is about to end');
       for (const controller of this.#pending.values()) controller.abort(ending);
       const pending = Promise.allSettled(this.#pending.keys());
       await Promise.race([pending, new Promise((resolve) => setTimeout(resolve, CANCEL_TIMEOUT_MS))]);
-      if (!force) for (const { mountpoint } of this.#listed()) await refuseIfUsed(mountpoint);
       await this.unmount('*', force);
       await this.#options.blobs.end(force);
       if (!force && (this.#options.blobs.alive || this.#mounts.size > 0)) throw stillUsed();

@@ -58,6 +58,16 @@ function logWorkerMessage(message: FromWorker, connections: Connections, repetit
   }
 }
 
+/** Takes note of what has happened to a mount. A run directory that cannot be written is no reason to end the others. */
+function orLogged(act: () => void | Promise<void>, about: Readonly<Record<string, string>>): void {
+  const say = (e: unknown): void => log.error({ err: e, ...about }, 'cannot record what has become of a mount');
+  try {
+    Promise.resolve(act()).catch(say);
+  } catch (e) {
+    say(e);
+  }
+}
+
 /** A dying process closes its descriptors one after the other: the supervisor's lock may outlive its channel. */
 function lockWhenFree(run: RunDir): void {
   if (takeLock(run)) log.info('the run directory is locked by the server now');
@@ -100,15 +110,11 @@ async function main(): Promise<void> {
     broker,
     pool,
     log,
-    onInit: (key, negotiated) => (BlobMount.isKey(key) ? blobs : table).initialised(key, negotiated),
-    onGone(key) {
-      if (BlobMount.isKey(key)) blobs.gone(key);
-      else table.gone(key).catch((e: unknown) => log.error({ err: e, id: key }, 'cannot drop an ended mount'));
-    },
+    onInit: (key, negotiated) =>
+      orLogged(() => (BlobMount.isKey(key) ? blobs : table).initialised(key, negotiated), { connection: key }),
+    onGone: (key) => orLogged(() => (BlobMount.isKey(key) ? blobs.gone(key) : table.gone(key)), { connection: key }),
   });
-  const natives: NativeServers = new NativeServers((id) => {
-    table.gone(id).catch((e: unknown) => log.error({ err: e, id }, 'cannot drop an ended mount'));
-  });
+  const natives: NativeServers = new NativeServers((id) => orLogged(() => table.gone(id), { id }));
   const blobs: BlobMount = new BlobMount({
     run,
     records,

@@ -195,11 +195,21 @@ t.test('A registry that is slow keeps no image of others waiting', async (t) => 
     controller.signal,
   );
   t.ok(await until(() => proxy.seen.filter(isBlob).length > 2 && reading.includes('progress'), 20_000));
-  await mounted(daemon, image.reference);
-  t.pass('while layers of another are on their way');
-  const gone = slow?.catch((e: unknown) => (e as Error).name);
+  let outcome = 'being made';
+  const gone = slow?.then(
+    () => (outcome = 'made'),
+    (e: unknown) => (outcome = (e as Error).name),
+  );
+  const mountpoint = await mounted(daemon, image.reference);
+  const user = spawn('sleep', ['60'], { cwd: mountpoint, stdio: 'ignore' });
+  t.teardown(() => user.kill());
+  await once(user, 'spawn');
+  const refused = await client?.stop().catch((e: unknown) => (e as { code?: string }).code);
+  t.equal(refused, 'MOUNT_BUSY');
+  t.equal(outcome, 'being made', 'a stop that is refused ends no mount that is being made');
   controller.abort();
-  t.equal(await gone, 'AbortError');
+  await gone;
+  t.equal(outcome, 'AbortError');
 });
 
 t.test('A blob that is not what its digest says is refused, and leaves nothing to be believed', async (t) => {
