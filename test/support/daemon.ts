@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { detachBeneath, killDaemon } from '../../scripts/leftovers.js';
-import { lamina, type CliOptions, type CliResult } from './cli.js';
+import { lamina, plainly, type CliOptions, type CliResult } from './cli.js';
 import { tempDir } from './tmp.js';
 
 const supervisorPath = fileURLToPath(new URL('../../src/daemon/supervisor.js', import.meta.url));
@@ -62,7 +62,7 @@ export function spawnDaemon(directory: string, variables: Readonly<Record<string
   const logPath = join(directory, 'daemon.log');
   mkdirSync(run, { recursive: true });
   const log = openSync(logPath, 'a');
-  const child = spawn(process.execPath, ['--enable-source-maps', supervisorPath, run, store], {
+  const child = spawn(...plainly(process.execPath, ['--enable-source-maps', supervisorPath, run, store]), {
     stdio: ['ignore', log, log],
     env: { ...process.env, ...variables },
   });
