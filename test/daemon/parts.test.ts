@@ -5,20 +5,22 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { join } from 'node:path';
 import t from 'tap';
+import { Background } from '../../src/daemon/background.js';
 import { withDeadline } from '../../src/daemon/deadline.js';
-import { Repetitions } from '../../src/daemon/log.js';
+import { Repetitions, type Logger } from '../../src/daemon/log.js';
 import { isAlive } from '../../src/daemon/process.js';
 import { Records, type MountRecord } from '../../src/daemon/records.js';
 import { RunDir } from '../../src/daemon/run-dir.js';
 import { Serial } from '../../src/daemon/serial.js';
 import { Slots } from '../../src/daemon/slots.js';
 import { parseDigest } from '../../src/digest/index.js';
+import { LaminaError } from '../../src/errors.js';
 import type { PreparedLayer } from '../../src/image/known-layer.js';
 import { Counters, createCounterMemory } from '../../src/mount/counters.js';
 import { BlobFs } from '../../src/mount/blobfs.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { openHint } from '../../src/mount/fuse-mount.js';
-import { LayerReaders } from '../../src/mount/layer-readers.js';
+import { LayerReaders, type LayerSource } from '../../src/mount/layer-readers.js';
 import { mountAt, mountOf, readMountInfo } from '../../src/mount/mountinfo.js';
 import { until } from '../support/daemon.js';
 import { tempDir } from '../support/tmp.js';
@@ -222,6 +224,32 @@ t.test('the kernel engine is taken where the system has what it needs', async (t
   t.match(kernelEngineObstacle({ ...system, release: '5.15.0-generic' }) ?? '', /6\.12/);
   t.match(kernelEngineObstacle({ ...system, filesystems: 'nodev\tfuse\n' }) ?? '', /modprobe erofs/);
   t.match(kernelEngineObstacle(system, 70_000) ?? '', /65535/);
+});
+
+t.test('a layer that could not be completed is tried again, as a mount that is still there has it', async (t) => {
+  const asked: string[] = [];
+  const lines: string[] = [];
+  const complete = async ({ access }: { access: { repository: string } }): Promise<void> => {
+    if (asked.push(access.repository) < 3) throw new LaminaError('BLOB_MISSING', 'it is not there');
+  };
+  const say = (_facts: object, line: string): number => lines.push(line);
+  const background = new Background({
+    fetcher: { complete },
+    log: { info: say, warn: say } as unknown as Logger,
+    run: new RunDir(tempDir(t)),
+    retryMs: 1,
+  });
+  const lazy = (repository: string): LayerSource => {
+    const access = { host: 'localhost', repository, places: { env: {}, uid: 0 } };
+    const digest = parseDigest(`sha256:${'e'.repeat(64)}`);
+    const blob = { kind: 'registry', path: '/e', offset: 0, size: 1, digest, access } as const;
+    return { ...layer('e'), slot: 2, mapPath: '', blob, verify: 'every-read' };
+  };
+  background.update([lazy('a')]);
+  background.update([lazy('b')]);
+  t.ok(await until(() => lines.includes('a layer is here as a whole'), 10_000));
+  t.strictSame(asked, ['a', 'b', 'b']);
+  t.equal(lines.filter((line) => line === 'a layer cannot be completed').length, 2, 'a line for each attempt');
 });
 
 t.test('blobfs knows its slots, "." and "..", and no other name', async (t) => {
