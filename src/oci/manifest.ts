@@ -58,7 +58,22 @@ export function parseManifest(bytes: Uint8Array, mediaType: string): Manifest {
       details: { mediaType: type },
     });
   });
+  checkSizes([config, ...layers]);
   return { config, layers, annotations };
+}
+
+/** What has one digest has one size. */
+function checkSizes(descriptors: readonly Descriptor[]): void {
+  const sizes = new Map<string, number>();
+  for (const { digest, size } of descriptors) {
+    const said = sizes.get(digest) ?? size;
+    if (said !== size) {
+      throw new LaminaError('MANIFEST_INVALID', `the manifest says that ${digest} has ${said} and ${size} bytes`, {
+        details: { digest },
+      });
+    }
+    sizes.set(digest, size);
+  }
 }
 
 /** What manifests and indexes have in common. Throws MANIFEST_INVALID. */

@@ -14,7 +14,7 @@ const OCI_MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const OCI_INDEX = 'application/vnd.oci.image.index.v1+json';
 const hex = 'ab'.repeat(32);
 const config = { mediaType: 'application/vnd.oci.image.config.v1+json', digest: `sha256:${hex}`, size: 2 };
-const layer = (mediaType: string) => ({ mediaType, digest: `sha256:${hex}`, size: 3 });
+const layer = (mediaType: string) => ({ mediaType, digest: `sha256:${'cd'.repeat(32)}`, size: 3 });
 const bytes = (document: unknown) => Buffer.from(JSON.stringify(document));
 const base = { schemaVersion: 2, config, layers: [] };
 
@@ -212,6 +212,11 @@ t.test('parseManifest', async (t) => {
   t.test('refuses', async (t) => {
     const empty = { mediaType: 'application/vnd.oci.empty.v1+json', digest: `sha256:${hex}`, size: 2, data: 'e30=' };
     const table: [string, object, Expected][] = [
+      [
+        'one digest with two sizes',
+        { ...base, layers: [{ ...layer('application/vnd.oci.image.layer.v1.tar'), digest: config.digest }] },
+        { code: 'MANIFEST_INVALID', message: /has 2 and 3 bytes/ },
+      ],
       [
         'an artifact',
         { ...base, artifactType: 'application/x', config: empty },
