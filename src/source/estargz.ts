@@ -56,7 +56,12 @@ export function findFooter(blob: RandomAccessBlob): EstargzFooter | undefined {
  * By the annotation of its descriptor, or by how the blob ends, if that is at hand. Throws what {@link openBlob} throws.
  */
 export function isEstargz(location: BlobLocation, annotations: Readonly<Record<string, string>>): boolean {
-  return annotations[TOC_DIGEST] !== undefined || endsWith(location, findFooter);
+  return saysEstargz(annotations) || endsWith(location, findFooter);
+}
+
+/** Whether the annotations of its descriptor say it. */
+export function saysEstargz(annotations: Readonly<Record<string, string>>): boolean {
+  return annotations[TOC_DIGEST] !== undefined;
 }
 
 /** Whether it brings no index, by how the blob ends, if that is at hand. Throws what {@link openBlob} throws. */

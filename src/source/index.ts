@@ -35,7 +35,7 @@ export interface ResolveOptions {
   readonly registry?: RegistrySource | undefined;
   /** A registry lets us wait: called once. */
   readonly onWait?: (() => void) | undefined;
-  /** Nobody wants the image any more. What a registry was asked for ends by itself. */
+  /** Nobody wants the image any more. What a registry has been asked for ends by itself. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -51,7 +51,8 @@ export async function resolveImage(reference: Reference, options: ResolveOptions
   const { onWait, signal } = options;
   const timer = onWait === undefined || !isRemote(reference) ? undefined : setTimeout(onWait, WAIT_MS);
   try {
-    return await unlessAborted(findImage(reference, options), signal);
+    const registry = options.registry === undefined ? undefined : { ...options.registry, signal };
+    return await unlessAborted(findImage(reference, { ...options, registry }), signal);
   } finally {
     clearTimeout(timer);
   }

@@ -1,16 +1,15 @@
 /** The documents of a registry's image: read from the store only. What is not there is fetched, and the reading begun again. */
-import { mkdirSync, readFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { parseDigest, type Digest } from '../digest/index.js';
 import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 import type { Descriptor } from '../oci/descriptor.js';
 import { MANIFEST_LIMIT, tooLarge } from '../oci/limits.js';
 import type { Manifest } from '../oci/manifest.js';
 import { isSchema1Type } from '../oci/media-types.js';
-import { publish, writeDurably, type Store } from '../store/store.js';
+import type { Store } from '../store/store.js';
 import type { BlobLocation } from './blob.js';
 import { embeddedBytes, embeddedLocation, verified, type Documents } from './documents.js';
-import { endOf, isEndAtHand } from './estargz.js';
+import { endOf, isEndAtHand, saysEstargz } from './estargz.js';
 import { layerLimit } from './limits.js';
 import type { RegistryAccess } from './fetch/access.js';
 import type { Fetcher } from './fetch/fetcher.js';
@@ -20,6 +19,8 @@ import { signedPayload } from './registry/schema1.js';
 export interface Fetching {
   readonly fetcher: Fetcher;
   readonly store: Store;
+  /** Nobody waits any more. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A document that the store does not have, or has damaged. */
@@ -67,17 +68,29 @@ export class RegistryDocuments implements Documents {
   }
 }
 
-/** Does what reads documents; those that it turns out to need are fetched, and it is begun again. Throws what that throws. */
+/** How often a document is fetched: the store may have had a damaged one. */
+const FETCHES_MAX = 2;
+
+/**
+ * Does what reads documents; those that it turns out to need are fetched, and it is begun again. Throws what that throws,
+ * STORE_CORRUPT where the store loses a document at once, and the reason of the signal.
+ */
 export async function fetchingDocuments<T>(
   work: () => T | Promise<T>,
   access: RegistryAccess,
   fetching: Fetching,
 ): Promise<T> {
+  const fetches = new Map<string, number>();
   for (;;) {
     try {
       return await work();
     } catch (e) {
       if (!(e instanceof Missing)) throw e;
+      fetching.signal?.throwIfAborted();
+      const { digest } = e.descriptor;
+      const before = fetches.get(digest) ?? 0;
+      if (before === FETCHES_MAX) throw lost(e);
+      fetches.set(digest, before + 1);
       await fetchDocument(e, access, fetching);
     }
   }
@@ -93,7 +106,13 @@ export function registryBlob(
   const limit = layerLimit();
   // Of what has no bound the store could not even keep a map.
   if (size > limit) throw tooLarge(`the blob ${digest}`, size, limit);
-  return { kind: 'registry', path: store.blobPath(digest), offset: 0, size, digest, access };
+  return { kind: 'registry', path: store.partialPath(digest, size), offset: 0, size, digest, access };
+}
+
+function lost({ what, descriptor: { digest } }: Missing): LaminaError {
+  return new LaminaError('STORE_CORRUPT', `${what} was fetched ${FETCHES_MAX} times and is not right in the store`, {
+    details: { digest },
+  });
 }
 
 /** Throws REGISTRY_*, BLOB_MISSING, BLOB_SIZE_MISMATCH, BLOB_DIGEST_MISMATCH. */
@@ -126,7 +145,11 @@ export function digestedBytes({ bytes, mediaType }: Pick<FetchedManifest, 'bytes
   return isSchema1Type(mediaType) ? Buffer.from(signedPayload(bytes)) : bytes;
 }
 
-/** How a gzip layer ends tells whether it is an eStargz, which tools do not always say. What cannot be had is not known. */
+/**
+ * How a gzip layer ends tells whether it is an eStargz, which tools do not always say. What the registry does not have is not
+ * known, and neither is what must not be asked for; any other failure is thrown, where no annotation tells it either: with the
+ * network of another day the same image would be another tree. Throws REGISTRY_*, PERMISSION_DENIED, DISK_FULL, IO.
+ */
 export async function fetchFooters(
   { layers }: Pick<Manifest, 'layers'>,
   documents: Pick<Documents, 'locate'>,
@@ -134,24 +157,19 @@ export async function fetchFooters(
 ): Promise<void> {
   const footers = layers
     .filter(({ mediaType }) => mediaType.endsWith('gzip'))
-    .map((layer) => documents.locate(layer, `the layer ${layer.digest}`))
-    .map(async (blob) => {
+    .map(async (layer) => {
+      const blob = documents.locate(layer, `the layer ${layer.digest}`);
       if (blob.kind !== 'registry' || isEndAtHand(blob)) return;
-      await fetcher.want(blob, endOf(blob).offset, blob.size).catch(() => undefined);
+      await fetcher.want(blob, endOf(blob).offset, blob.size).catch((e: unknown) => {
+        const { code } = toLaminaError(e);
+        if (!saysEstargz(layer.annotations) && code !== 'BLOB_MISSING' && code !== 'BLOB_SIZE_MISMATCH') throw e;
+      });
     });
   await Promise.all(footers);
 }
 
 export function keepDocument(store: Store, digest: Digest, bytes: Buffer): void {
-  const path = store.blobPath(digest);
-  const temporary = store.temporary();
-  try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    writeDurably(temporary, [bytes]);
-    publish(temporary, path);
-  } catch (e) {
-    throw toLaminaError(e, `Cannot keep ${path}`);
-  }
+  store.keep(store.blobPath(digest), [bytes]);
 }
 
 /** Undefined where it is not there, or not right. */

@@ -1,5 +1,5 @@
 /** What a reference meant when it was last looked up: `refs/` of the store. */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import type { z } from 'zod';
 import { sha256 } from '../digest/index.js';
 import type { Store } from '../store/store.js';
@@ -18,11 +18,9 @@ export function recall<T extends Meaning>(store: Store, schema: z.ZodType<T>, re
   }
 }
 
-/** Throws what Node throws. */
+/** Throws what {@link Store.keep} throws. */
 export function remember(store: Store, meaning: Meaning): void {
-  const temporary = store.temporary();
-  writeFileSync(temporary, JSON.stringify(meaning), { mode: 0o600 });
-  renameSync(temporary, pathOf(store, meaning.reference));
+  store.keep(pathOf(store, meaning.reference), [Buffer.from(JSON.stringify(meaning))]);
 }
 
 function pathOf(store: Store, reference: string): string {

@@ -7,13 +7,13 @@ import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { createDecoder, sniffCompression, type StreamDecoder } from '../compress/index.js';
 import { createHasher, digestOf, parseDigest, type Digest } from '../digest/index.js';
-import { LaminaError, toLaminaError } from '../errors.js';
+import { LaminaError } from '../errors.js';
 import type { Descriptor } from '../oci/descriptor.js';
 import { MANIFEST_LIMIT } from '../oci/limits.js';
 import { DOCKER_LAYER } from '../oci/media-types.js';
 import type { Platform } from '../oci/platform.js';
 import { readSealed, seal } from '../store/sealed.js';
-import { publish, writeDurably, type Store } from '../store/store.js';
+import type { Store } from '../store/store.js';
 import { openBlob, type BlobLocation } from './blob.js';
 import type { RegistryAccess } from './fetch/access.js';
 import type { Fetcher } from './fetch/fetcher.js';
@@ -60,7 +60,8 @@ export async function schema1Image(
   let known = recall(image, manifestDigest, source.store);
   if (known === undefined) {
     known = await readLayers(image, access, source);
-    remember({ manifest: manifestDigest, layers: [...known] }, source.store.derivedPath(manifestDigest), source.store);
+    const document: z.output<typeof derived> = { manifest: manifestDigest, layers: [...known] };
+    source.store.keep(source.store.derivedPath(manifestDigest), seal([Buffer.from(JSON.stringify(document))]));
   }
   const configBytes = withDiffIds(
     image,
@@ -91,16 +92,6 @@ function recall(image: Schema1Image, manifest: Digest, store: Store): readonly F
     return sound ? document.layers : undefined;
   } catch {
     return undefined;
-  }
-}
-
-function remember(document: z.output<typeof derived>, path: string, store: Store): void {
-  const temporary = store.temporary();
-  try {
-    writeDurably(temporary, seal([Buffer.from(JSON.stringify(document))]));
-    publish(temporary, path);
-  } catch (e) {
-    throw toLaminaError(e, `Cannot keep ${path}`);
   }
 }
 

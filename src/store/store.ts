@@ -9,7 +9,8 @@
  *     layers/lamina-provisional-sha256-BLOB-BY/   of one known by a Lamina index: tree.erofs, chunks, map, data
  *     maps/sha256-BLOB        how a blob yields its layer
  *     images/HEX.erofs        merged trees
- *     blobs/ALGORITHM/HEX     what registries have given: documents; layers as far as they were fetched, with HEX.blocks beside
+ *     blobs/ALGORITHM/HEX     what registries have given as a whole: documents, appc archives
+ *     blobs/ALGORITHM/HEX-SIZE   layers as far as they were fetched, with HEX-SIZE.blocks beside
  *     refs/HEX.json           what a reference to a registry was last
  *     derived/sha256-HEX      what a manifest does not say and its layers were read for: their sizes and diffIDs
  *     tmp/PROCESS-RANDOM      what is being made; of dead processes it is removed
@@ -90,8 +91,14 @@ export class Store {
     return join(this.path, 'images', `${key}.erofs`);
   }
 
+  /** Of a blob that is there as a whole. */
   blobPath(blob: Digest): string {
     return join(this.path, 'blobs', blob.replace(':', '/'));
+  }
+
+  /** Of a blob as far as it was fetched. Its size is part of the name: an image that lies about it meets no other's bytes. */
+  partialPath(blob: Digest, size: number): string {
+    return `${this.blobPath(blob)}-${size}`;
   }
 
   /** `key`: lower-case hex. */
@@ -111,6 +118,19 @@ export class Store {
   /** A path that nobody else uses, on the store's file system. */
   temporary(): string {
     return join(this.path, 'tmp', `${processName()}-${randomBytes(8).toString('hex')}`);
+  }
+
+  /** Writes a file of the store, durably; what fails leaves nothing. Throws PERMISSION_DENIED, DISK_FULL, IO. */
+  keep(path: string, parts: readonly Uint8Array[]): void {
+    const temporary = this.temporary();
+    try {
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+      writeDurably(temporary, parts);
+      publish(temporary, path);
+    } catch (e) {
+      rmSync(temporary, { force: true });
+      throw toLaminaError(e, `Cannot keep ${path}`);
+    }
   }
 
   #clearTemporaries(): void {
