@@ -1,4 +1,5 @@
 /** How a registry is reached for one image: plain data that survives a thread, a socket and a restart. No secrets. */
+import { isDeepStrictEqual } from 'node:util';
 
 /**
  * When the registry is asked what a reference means: each time; where it was not asked before; or never. Podman's words,
@@ -30,6 +31,11 @@ export interface RegistryAccess {
 /** "HOST/NAME": whose word it is what stands there. */
 export function repositoryOf({ host, repository }: Pick<RegistryAccess, 'host' | 'repository'>): string {
   return `${host}/${repository}`;
+}
+
+/** Whether what one is told by a registry is an answer for the other, too. */
+export function isSameAccess(a: RegistryAccess, b: RegistryAccess): boolean {
+  return isDeepStrictEqual(a, b);
 }
 
 /** The variables that say where credentials are (containers-auth.json(5), docker login, docker-credential-helpers). */

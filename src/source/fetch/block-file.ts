@@ -52,10 +52,19 @@ export class BlockFile {
 
   /** To be written to. Makes what is missing. Throws PERMISSION_DENIED, DISK_FULL, IO. */
   static create(path: string, size: number): BlockFile {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    try {
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    } catch (e) {
+      throw toLaminaError(e, `Cannot make ${path}`);
+    }
     const file = BlockFile.#open(path, size, constants.O_RDWR | constants.O_CREAT)!;
-    ftruncateSync(file.#blocks, Math.ceil(size / BLOCK));
-    ftruncateSync(file.#fd, size);
+    try {
+      grow(file.#blocks, Math.ceil(size / BLOCK));
+      grow(file.#fd, size);
+    } catch (e) {
+      file.close();
+      throw toLaminaError(e, `Cannot make ${path}`);
+    }
     return file;
   }
 
@@ -169,10 +178,17 @@ export class BlockFile {
   }
 }
 
+/** Never cuts anything: what is there may be right. */
+function grow(fd: number, size: number): void {
+  if (fstatSync(fd).size < size) ftruncateSync(fd, size);
+}
+
 /** Bytes of a blob that have been fetched. */
 export function fetchedBytes(path: string, size: number): number {
   const file = BlockFile.open(path, size);
-  const bytes = file?.count() ?? 0;
-  file?.close();
-  return bytes;
+  try {
+    return file?.count() ?? 0;
+  } finally {
+    file?.close();
+  }
 }

@@ -4,17 +4,15 @@ import { workerData, parentPort, type MessagePort } from 'node:worker_threads';
 import { createHasher, type Digest } from '../../digest/index.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
 import { backgroundRate, fetchTimeout } from '../limits.js';
-import { FileCredentials } from '../registry/auth-file.js';
 import { fetchAci } from '../registry/ac-fetch.js';
-import { RegistryClient } from '../registry/client.js';
-import { ConfiguredEndpoints } from '../registry/configuration.js';
-import { FixedCredentials, decodeCredentials, type CredentialSource } from '../registry/credentials.js';
-import { protocolError } from '../registry/failures.js';
+import type { RegistryClient } from '../registry/client.js';
 import { Transport } from '../registry/transport.js';
 import type { RegistryAccess } from './access.js';
 import { BlockFile } from './block-file.js';
+import { Clients } from './clients.js';
 import { Download, offline } from './download.js';
 import { Lane, type Lanes } from './lanes.js';
+import { listReferrers, readDocument, sizeOf } from './questions.js';
 import { TraceFile } from './trace-file.js';
 import { DONE, FAILED, type FromFetcher, type RemoteBlobSpec, type ToFetcher, type ToFetchThread } from './protocol.js';
 
@@ -30,17 +28,18 @@ const STREAMS = 4;
 const { userAgent } = workerData as FetchWorkerData;
 /** By host: one that hangs keeps no other waiting. */
 const lanes = new Map<string, Lanes>();
-const typed = new Map<string, Record<string, string>>();
-const clients = new Map<string, RegistryClient>();
+const clients = new Clients(userAgent);
 /** For appc images. */
 let pages: Transport | undefined;
-/** By their paths in the store. */
+/** By their sizes and their paths in the store. */
 const downloads = new Map<string, KnownBlob>();
+/** Those whose files have gone from the store while they were in use. */
+const replaced = new Set<KnownBlob>();
 
 interface KnownBlob {
+  readonly path: string;
   readonly download: Download;
   readonly file: BlockFile;
-  access: RegistryAccess;
   /** Milliseconds since 1970. */
   used: number;
 }
@@ -63,54 +62,43 @@ function lanesOf(host: string): Lanes {
   return ofHost;
 }
 
-/** One for each way to reach a registry: connections, tokens and the place of a redirect are its. */
-function clientFor(access: RegistryAccess): RegistryClient | undefined {
-  if (access.offline === true) return undefined;
-  const { host, tlsVerify, places, credentials: name } = access;
-  const value = name === undefined ? undefined : typed.get(name);
-  const key = JSON.stringify([host, tlsVerify, places, value === undefined ? null : name]);
-  let client = clients.get(key);
-  if (client === undefined) {
-    // What was typed is gone when the supervisor has died too: then what the files say has to do.
-    const credentials: CredentialSource =
-      value === undefined ? new FileCredentials(places) : new FixedCredentials(host, decodeCredentials(value));
-    const endpoints = new ConfiguredEndpoints({ env: { ...process.env, ...places.env }, tlsVerify });
-    client = new RegistryClient({ host, credentials, endpoints, userAgent });
-    clients.set(key, client);
-  }
-  return client;
-}
-
-function downloadOf(spec: RemoteBlobSpec): Download {
-  const known = downloads.get(spec.path);
+function known(blob: RemoteBlobSpec): KnownBlob {
+  const { path, size, digest } = blob;
+  const key = `${size} ${path}`;
+  const before = downloads.get(key);
   // Somebody may have cleared the store.
-  if (known?.file.isInPlace() === true) {
-    known.used = Date.now();
-    // The latest image that has the blob is known to be somewhere.
-    if (spec.access.offline !== true) known.access = spec.access;
-    return known.download;
+  if (before?.file.isInPlace() === true) {
+    before.used = Date.now();
+    return before;
   }
-  const file = BlockFile.create(spec.path, spec.size);
-  const download = new Download({
-    spec,
-    file,
-    trace: new TraceFile(spec.path),
-    lanes: lanesOf(spec.access.host),
-    recoverMs: fetchTimeout(),
-    client: () => clientFor(downloads.get(spec.path)?.access ?? spec.access),
-  });
-  if (known?.download.idle === true) known.file.close();
-  downloads.set(spec.path, { download, file, access: spec.access, used: Date.now() });
-  return download;
+  const file = BlockFile.create(path, size);
+  const trace = new TraceFile(path);
+  const clientFor = (access: RegistryAccess): RegistryClient | undefined => clients.for(access);
+  const download = new Download({ digest, file, trace, clientFor, lanesOf, recoverMs: fetchTimeout() });
+  if (before !== undefined) replaced.add(before);
+  const now: KnownBlob = { path, download, file, used: Date.now() };
+  downloads.set(key, now);
+  return now;
 }
 
-/** Files of blobs that nobody fetches are not kept open. */
+/** Files of blobs that nobody fetches are not kept open, nor what is known of registries for long. */
 function closeIdle(): void {
-  for (const [path, { download, file, used }] of downloads) {
+  for (const [key, { download, file, used }] of downloads) {
     if (!download.idle || Date.now() - used < IDLE_MS) continue;
     file.close();
-    downloads.delete(path);
+    downloads.delete(key);
   }
+  for (const blob of replaced) {
+    if (!blob.download.idle) continue;
+    blob.file.close();
+    replaced.delete(blob);
+  }
+  clients.dropOld();
+}
+
+/** Bytes that somebody has waited for. */
+function neededOf(path: string): number {
+  return [...downloads.values()].find((blob) => blob.path === path)?.download.needed ?? 0;
 }
 
 type Answer = Omit<FromFetcher, 'id' | 'error'>;
@@ -152,11 +140,10 @@ class Client {
         await want(request);
         return {};
       case 'discard':
-        downloadOf(request.blob);
-        downloads.get(request.blob.path)?.file.unmark(request.start, request.end);
+        known(request.blob).file.unmark(request.start, request.end);
         return {};
       case 'stream':
-        await this.#until(request.id, (signal) => downloadOf(request.blob).stream(signal));
+        await this.#until(request.id, (signal) => known(request.blob).download.stream(request.blob.access, signal));
         return {};
       case 'complete':
         await this.#until(request.id, (signal) => complete(request.blob, signal));
@@ -165,10 +152,10 @@ class Client {
         for (const { blob, start, end } of request.parts) prefetch(blob, start, end);
         return {};
       case 'needed':
-        return { needed: request.paths.map((path) => downloads.get(path)?.download.needed ?? 0) };
+        return { needed: request.paths.map(neededOf) };
       case 'referrers': {
         const { access, subject } = request;
-        return { referrers: await reachable(access).referrers(access.repository, subject) };
+        return { referrers: await listReferrers(reachable(access), access.repository, subject) };
       }
       case 'manifest': {
         const { access, reference } = request;
@@ -182,11 +169,9 @@ class Client {
         return { aci: await fetchAci(app, { transport: pages, insecure, path, limit }) };
       }
       case 'size':
-        return { size: await sizeOf(request.access, request.digest) };
-      case 'document': {
-        const { access, digest, limit, what } = request;
-        return { bytes: await readDocument(access, digest, limit, what) };
-      }
+        return { size: await sizeOf(reachable(request.access), request.access.repository, request.digest) };
+      case 'document':
+        return { bytes: await readDocument(reachable(request.access), request.access.repository, request) };
     }
   }
 
@@ -202,25 +187,25 @@ class Client {
 }
 
 async function want({ blob, start, end, mounted = false }: Extract<ToFetcher, { op: 'want' }>): Promise<void> {
-  const download = downloadOf(blob);
+  const { download } = known(blob);
   // Another mount may have the same blob and ask for it.
   if (blob.access.offline === true && !download.has(start, end)) throw offline(blob);
-  await download.want(start, end, mounted);
+  await download.want({ access: blob.access, start, end }, mounted);
 }
 
 function prefetch(blob: RemoteBlobSpec, start: number, end: number): void {
   if (blob.access.offline === true) return;
-  downloadOf(blob).prefetch(start, end);
+  known(blob).download.prefetch({ access: blob.access, start, end });
 }
 
 async function complete(blob: RemoteBlobSpec, signal: AbortSignal): Promise<void> {
   const rate = backgroundRate();
   if (rate === 0) return new Promise((resolve) => signal.addEventListener('abort', () => resolve()));
-  await downloadOf(blob).complete(rate, signal);
+  await known(blob).download.complete(blob.access, rate, signal);
   if (signal.aborted) return;
   const got = await digestOfFile(blob);
   if (got === blob.digest) return;
-  downloads.get(blob.path)?.file.unmark(0, blob.size);
+  known(blob).file.unmark(0, blob.size);
   throw new LaminaError(
     'BLOB_DIGEST_MISMATCH',
     `The blob does not match its digest (wanted ${blob.digest}, got ${got})`,
@@ -236,17 +221,20 @@ async function digestOfFile({ path, size, digest }: RemoteBlobSpec): Promise<Dig
   const hasher = createHasher(digest);
   const file = BlockFile.open(path, size);
   const piece = Buffer.allocUnsafe(PIECE);
-  for (let at = 0; at < size; at += PIECE) {
-    hasher.update(piece.subarray(0, file?.read(at, piece)));
-    // Others are waiting, perhaps.
-    await setImmediate();
+  try {
+    for (let at = 0; at < size; at += PIECE) {
+      hasher.update(piece.subarray(0, file?.read(at, piece)));
+      // Others are waiting, perhaps.
+      await setImmediate();
+    }
+  } finally {
+    file?.close();
   }
-  file?.close();
   return hasher.digest();
 }
 
 function reachable(access: RegistryAccess): RegistryClient {
-  const client = clientFor(access);
+  const client = clients.for(access);
   if (client !== undefined) return client;
   throw forbidden();
 }
@@ -255,36 +243,9 @@ function forbidden(): LaminaError {
   return new LaminaError('INTERNAL', 'The network is asked although that is forbidden');
 }
 
-/** By HEAD; where the registry does not say it there, by asking for a byte. */
-async function sizeOf(access: RegistryAccess, digest: Digest): Promise<number> {
-  const client = reachable(access);
-  const size = await client.blobSize(access.repository, digest);
-  if (size !== undefined) return size;
-  const answer = await client.blob(access.repository, digest, { offset: 0, length: 1 });
-  await answer.cancel();
-  if (answer.total !== undefined) return answer.total;
-  throw protocolError(answer.host, `does not say how large ${digest} is`);
-}
-
-async function readDocument(access: RegistryAccess, digest: Digest, limit: number, what: string): Promise<Buffer> {
-  const answer = await reachable(access).blob(access.repository, digest);
-  const parts: Uint8Array[] = [];
-  let length = 0;
-  for await (const bytes of answer.stream) {
-    length += bytes.length;
-    if (length > limit) {
-      throw new LaminaError('BLOB_SIZE_MISMATCH', `${what} from ${answer.host} has more than ${limit} bytes`, {
-        details: { digest, wanted: limit, host: answer.host },
-      });
-    }
-    parts.push(bytes);
-  }
-  return Buffer.concat(parts);
-}
-
 setInterval(closeIdle, IDLE_MS).unref();
 
 parentPort?.on('message', (message: ToFetchThread) => {
   if (message.op === 'connect') new Client(message.port);
-  else typed.set(message.name, message.value);
+  else clients.keep(message.name, message.value);
 });

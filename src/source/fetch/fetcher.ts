@@ -4,6 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { MessageChannel, Worker, type MessagePort } from 'node:worker_threads';
+import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../digest/index.js';
 import { LaminaError } from '../../errors.js';
 import type { Descriptor } from '../../oci/descriptor.js';
@@ -15,7 +16,15 @@ import type { RegistryAccess } from './access.js';
 import type { FetchWorkerData } from './fetch-worker.js';
 import type { ByteRange } from './block-file.js';
 import { FetchPort, useFetchPort } from './port.js';
-import type { DiscoveryAccess, FromFetcher, RemoteBlobSpec, ToFetcher, ToFetchThread, WantedPart } from './protocol.js';
+import {
+  TYPED_MAX,
+  type DiscoveryAccess,
+  type FromFetcher,
+  type RemoteBlobSpec,
+  type ToFetcher,
+  type ToFetchThread,
+  type WantedPart,
+} from './protocol.js';
 
 /** With the secrets, and the name that a {@link RegistryAccess} has for them. Goes from process to process, never to a file. */
 export interface TypedCredentials {
@@ -45,7 +54,7 @@ export class Fetcher {
   readonly #options: FetcherOptions;
   readonly #pending = new Map<number, Pending>();
   /** Names of credentials that were typed. */
-  readonly #kept = new Map<string, string>();
+  readonly #kept = new LRUCache<string, string>({ max: TYPED_MAX });
   /** Ports and credentials that the thread gets when it is started. */
   #waiting: { readonly message: ToFetchThread; readonly transfer: MessagePort[] }[] = [];
   #worker: Worker | undefined;
@@ -70,10 +79,10 @@ export class Fetcher {
     const value = encodeCredentials(credentials);
     const key = JSON.stringify(value);
     const known = this.#kept.get(key);
-    if (known !== undefined) return known;
-    const typed = { name: randomUUID(), value };
+    const typed = { name: known ?? randomUUID(), value };
+    // Known or not: the thread may have dropped them.
     this.restore(typed);
-    this.#options.onKeep?.(typed);
+    if (known === undefined) this.#options.onKeep?.(typed);
     return typed.name;
   }
 

@@ -93,6 +93,9 @@ export type ToFetchThread =
   /** Credentials that the user has typed, in the form of `encodeCredentials`. */
   | { readonly op: 'credentials'; readonly name: string; readonly value: Readonly<Record<string, string>> };
 
+/** Typed credentials that are kept, those that were used last. */
+export const TYPED_MAX = 1000;
+
 export interface FromFetcher {
   readonly id: number;
   readonly error?: SerializedError | undefined;
