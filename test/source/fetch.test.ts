@@ -164,7 +164,7 @@ function download(t: Test, blob: (options: BlobOptions) => Promise<BlobAnswer>):
     trace: new TraceFile(path),
     clientFor: () => client as unknown as RegistryClient,
     lanesOf: () => lanes,
-    recoverMs: 1000,
+    recoverMs: 4000,
   };
   return { download: new Download(options), path };
 }
