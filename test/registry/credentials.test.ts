@@ -2,8 +2,10 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { FileCredentials } from '../../src/source/registry/auth-file.js';
+import { getFromHelper } from '../../src/source/registry/credential-helper.js';
 import {
   decodeCredentials,
   encodeCredentials,
@@ -163,6 +165,27 @@ t.test('credential helpers', async (t) => {
   }
   t.equal(await codeOfRejection(find('evil.example')), 'CONFIG_INVALID');
 });
+
+t.test('a credential helper that does not answer is given up in time, with all that it has started', async (t) => {
+  const bin = tempDir(t);
+  const { home, env } = makeHome(t, { PATH: `${bin}:${process.env['PATH'] ?? ''}` });
+  makeHelper(bin, 'hangs', 'sleep 300 & echo $! >"$HOME/child"; wait');
+  makeHelper(bin, 'talks', 'exec cat /dev/zero');
+  const late = await failure(getFromHelper('hangs', 'a.example', env, 1000));
+  t.match(late, { code: 'REGISTRY_AUTH', message: /has not answered in 1 s/ });
+  const child = Number(readFileSync(join(home, 'child'), 'utf8'));
+  while (isAlive(child)) await sleep(10);
+  t.match(await failure(getFromHelper('talks', 'a.example', env)), { code: 'REGISTRY_AUTH', message: /more than/ });
+});
+
+/** Whether a process runs; one that has ended may still be waited for. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/^\d+ \(.*\) Z/.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
+  }
+}
 
 function makeEnv(home: string, bin: string): NodeJS.ProcessEnv {
   return { HOME: home, XDG_RUNTIME_DIR: join(home, 'run'), PATH: `${bin}:${process.env['PATH'] ?? ''}` };

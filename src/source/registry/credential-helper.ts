@@ -2,7 +2,7 @@
  * Programs that keep passwords (github.com/docker/docker-credential-helpers): `docker-credential-NAME get|store|erase`,
  * which read a host or JSON from standard input and answer in JSON.
  */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { z } from 'zod';
 import { LaminaError } from '../../errors.js';
 import { parseJson } from '../../oci/json.js';
@@ -19,13 +19,14 @@ const answerSchema = z.object({ Username: z.string().nullish(), Secret: z.string
 /** The user name by which a helper says that the secret is an identity token. */
 const TOKEN_USER = '<token>';
 
-/** Undefined where the helper has none for `server`. Throws REGISTRY_AUTH where it cannot be run or fails. */
+/** Undefined where the helper has none for `server`. Throws REGISTRY_AUTH where it cannot be run, fails or is late. */
 export async function getFromHelper(
   name: string,
   server: string,
   env: NodeJS.ProcessEnv,
+  deadlineMs = DEADLINE_MS,
 ): Promise<Credentials | undefined> {
-  const { code, stdout } = await runHelper(name, 'get', server, env);
+  const { code, stdout } = await runHelper(name, 'get', server, env, deadlineMs);
   if (code !== 0) {
     // The protocol has no other way to say so (credentials/error.go).
     if (/credentials not found/i.test(stdout)) return undefined;
@@ -66,20 +67,29 @@ function runHelper(
   verb: 'get' | 'store' | 'erase',
   input: string,
   env: NodeJS.ProcessEnv,
+  deadlineMs = DEADLINE_MS,
 ): Promise<{ code: number; stdout: string }> {
   const program = `docker-credential-${name}`;
   if (!/^[\w.-]+$/.test(name)) {
     throw new LaminaError('CONFIG_INVALID', `${JSON.stringify(name.slice(0, 100))} is no name of a credential helper`);
   }
   return new Promise((resolve, reject) => {
-    const child = spawn(program, [verb], { env, stdio: ['pipe', 'pipe', 'ignore'] });
+    // A group of its own: many are scripts, which leave a child that holds the pipes when they alone are killed.
+    const child = spawn(program, [verb], { env, stdio: ['pipe', 'pipe', 'ignore'], detached: true });
+    const giveUp = (why: string): void => {
+      clearTimeout(deadline);
+      killGroup(child);
+      child.stdin.destroy();
+      child.stdout.destroy();
+      reject(new LaminaError('REGISTRY_AUTH', `The credential helper ${program} ${why} (${verb})`));
+    };
     // Not spawn's own `timeout`: Node 20 leaves its timer running where the program is not there.
-    const deadline = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS);
+    const deadline = setTimeout(() => giveUp(`has not answered in ${deadlineMs / 1000} s`), deadlineMs);
     const parts: Buffer[] = [];
     let size = 0;
     child.stdout.on('data', (bytes: Buffer) => {
       size += bytes.length;
-      if (size > ANSWER_LIMIT) child.kill('SIGKILL');
+      if (size > ANSWER_LIMIT) giveUp(`answers with more than ${ANSWER_LIMIT} bytes`);
       else parts.push(bytes);
     });
     // It may end without reading.
@@ -99,6 +109,14 @@ function runHelper(
       resolve({ code: code ?? -1, stdout: Buffer.concat(parts).toString('utf8') });
     });
   });
+}
+
+function killGroup({ pid }: ChildProcess): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, 'SIGKILL');
+  } catch {
+    // All of it has ended.
+  }
 }
 
 function failed(name: string, verb: string, server: string, said: string): LaminaError {
