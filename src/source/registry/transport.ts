@@ -5,11 +5,11 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { createSecureContext, rootCertificates, type SecureContext } from 'node:tls';
-import { Agent, EnvHttpProxyAgent, Pool, request, type Dispatcher } from 'undici';
+import { Agent, Pool, ProxyAgent, request, type Dispatcher } from 'undici';
 import { LaminaError, toLaminaError } from '../../errors.js';
 import { tooLarge } from '../../oci/limits.js';
 import { unreachable } from './failures.js';
-import { isLoopback } from './loopback.js';
+import { proxyFor } from './proxies.js';
 
 /** Milliseconds in which a connection must be made, TLS included. */
 const CONNECT_MS = 10_000;
@@ -67,7 +67,7 @@ export class Transport {
     this.#options = options;
   }
 
-  /** Throws REGISTRY_UNREACHABLE, CONFIG_INVALID for certificates that cannot be read, and the reason of `signal`. */
+  /** Throws REGISTRY_UNREACHABLE, CONFIG_INVALID for certificates and proxies that cannot be used, and the reason of `signal`. */
   async send(url: URL, { method, headers = {}, body, tls, signal }: Sending): Promise<Answer> {
     signal?.throwIfAborted();
     const dispatcher = this.#dispatcher(url, tls);
@@ -111,17 +111,17 @@ export class Transport {
   }
 
   #dispatcher(url: URL, tls: TlsSettings): Dispatcher {
-    const proxied = !isLoopback(url.hostname);
-    const key = JSON.stringify([proxied, url.protocol, tls]);
+    const proxy = proxyFor(url, this.#options.env);
+    const key = JSON.stringify([proxy, url.protocol, tls]);
     let dispatcher = this.#dispatchers.get(key);
     if (dispatcher === undefined) {
-      dispatcher = this.#createDispatcher(proxied, url.protocol === 'https:' ? tls : undefined);
+      dispatcher = this.#createDispatcher(proxy, url.protocol === 'https:' ? tls : undefined);
       this.#dispatchers.set(key, dispatcher);
     }
     return dispatcher;
   }
 
-  #createDispatcher(proxied: boolean, tls: TlsSettings | undefined): Dispatcher {
+  #createDispatcher(proxy: URL | undefined, tls: TlsSettings | undefined): Dispatcher {
     const { env, times = {} } = this.#options;
     const connect = {
       timeout: times.connectMs ?? CONNECT_MS,
@@ -134,15 +134,10 @@ export class Transport {
       bodyTimeout: times.idleMs ?? IDLE_MS,
       keepAliveTimeout: KEEP_ALIVE_MS,
     };
-    if (!proxied) return new Agent(options);
-    const httpProxy = env['http_proxy'] ?? env['HTTP_PROXY'] ?? '';
-    const httpsProxy = env['https_proxy'] ?? env['HTTPS_PROXY'] ?? '';
-    if (httpProxy === '' && httpsProxy === '') return new Agent(options);
-    return new EnvHttpProxyAgent({
+    if (proxy === undefined) return new Agent(options);
+    return new ProxyAgent({
       ...options,
-      httpProxy,
-      httpsProxy,
-      noProxy: env['no_proxy'] ?? env['NO_PROXY'] ?? '',
+      uri: proxy.href,
       requestTls: connect,
       // A proxy for plain HTTP is asked as such: many refuse CONNECT to other ports than 443.
       proxyTunnel: false,
@@ -192,6 +187,12 @@ export class Answer {
   header(name: string): string | undefined {
     const value = this.#answer.headers[name];
     return Array.isArray(value) ? value.join(', ') : value;
+  }
+
+  /** Of the body; undefined where it is as it was asked for. */
+  get encoding(): string | undefined {
+    const encoding = this.header('content-encoding') ?? '';
+    return encoding === '' || /^identity$/i.test(encoding) ? undefined : encoding;
   }
 
   /** The bytes of the body as they come. Throws REGISTRY_UNREACHABLE, also where fewer come than `length`. */
