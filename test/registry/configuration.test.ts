@@ -85,7 +85,13 @@ server = "https://registry-1.docker.io"
     'etc/containerd/certs.d/_default/hosts.toml': '[host."https://cache.example"]\n',
     'etc/containerd/certs.d/reg.example_5000_/hosts.toml': 'server = "https://elsewhere.example/v2"',
     'etc/containerd/certs.d/broken.example/hosts.toml': 'server = "https://x\n[host',
-    'etc/containerd/certs.d/wrong.example/hosts.toml': '[host."https://m"]\ncapabilities = ["fly"]',
+    'etc/containerd/certs.d/wrong.example/hosts.toml': '[host."https://m"]\ncapabilities = "pull"',
+    'etc/containerd/certs.d/words.example/hosts.toml': `
+[host."https://m"]
+  capabilities = ["Pull", "RESOLVE", "referrers", "fly"]
+[host."https://n"]
+  capabilities = []
+`,
   });
   t.strictSame(endpoints(root, 'docker.io', 'library/a'), [
     'https mirror.example:8443 /v2/library/a pull,resolve mirror ns=docker.io ca=/etc/containerd/certs.d/docker.io/mirror.crt ' +
@@ -104,6 +110,11 @@ server = "https://registry-1.docker.io"
   ]);
   t.strictSame(endpoints(root, 'reg.example:5000', 'a'), [
     'https elsewhere.example /v2/a pull,resolve,push ns=reg.example:5000',
+  ]);
+  t.strictSame(endpoints(root, 'words.example', 'a'), [
+    'https m /v2/a pull,resolve mirror ns=words.example',
+    'https n /v2/a pull,resolve,push mirror ns=words.example',
+    'https words.example /v2/a pull,resolve,push',
   ]);
   for (const host of ['broken.example', 'wrong.example']) {
     t.equal(

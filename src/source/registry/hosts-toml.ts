@@ -2,7 +2,7 @@
 import { isAbsolute, join, resolve } from 'node:path';
 import { z } from 'zod';
 import { LaminaError } from '../../errors.js';
-import { directEndpoint, directOptions, everything, type Endpoint } from './endpoints.js';
+import { directEndpoint, directOptions, everything, type Capability, type Endpoint } from './endpoints.js';
 import { normalizeHost } from './name.js';
 import { readToml } from './toml.js';
 import type { TlsSettings } from './transport.js';
@@ -10,7 +10,7 @@ import type { TlsSettings } from './transport.js';
 const oneOrMany = z.union([z.string(), z.array(z.string())]);
 
 const hostFields = {
-  capabilities: z.array(z.enum(['pull', 'resolve', 'push'])).optional(),
+  capabilities: z.array(z.string()).optional(),
   ca: oneOrMany.optional(),
   client: z.union([z.string(), z.array(oneOrMany)]).optional(),
   skip_verify: z.boolean().optional(),
@@ -81,11 +81,17 @@ function endpoint(place: Place, text: string, fields: HostFields, mirror: boolea
     prefix: fields.override_path === true || base.endsWith('/v2') ? base : `${base}/v2`,
     repository: place.repository,
     mirror,
-    capabilities: fields.capabilities ?? everything,
+    capabilities: capabilitiesOf(fields),
     tls: tlsSettings(place, fields),
     headers: headersOf(fields),
     namespace: name === normalizeHost(place.registry) ? undefined : place.registry,
   };
+}
+
+/** In any case, and all where none is named (core/remotes/docker/config/hosts.go). What is new, such as "referrers", is passed over. */
+function capabilitiesOf({ capabilities = [] }: HostFields): readonly Capability[] {
+  const named = capabilities.map((word) => word.toLowerCase());
+  return named.length === 0 ? everything : everything.filter((one) => named.includes(one));
 }
 
 function tlsSettings({ directory }: Place, { ca = [], client = [], skip_verify }: HostFields): TlsSettings {
