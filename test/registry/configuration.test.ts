@@ -2,10 +2,13 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, request as httpRequest, type IncomingMessage } from 'node:http';
 import type { ServerOptions } from 'node:https';
-import { connect, type AddressInfo } from 'node:net';
+import { connect, createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { parseDigest } from '../../src/digest/index.js';
+import { LaminaError } from '../../src/errors.js';
 import { RegistryClient, type RegistryOptions } from '../../src/source/registry/client.js';
 import { ConfiguredEndpoints } from '../../src/source/registry/configuration.js';
 import { FixedCredentials, parseCredentials } from '../../src/source/registry/credentials.js';
@@ -295,6 +298,20 @@ t.test('mirrors are asked first, and passed over when they fail', async (t) => {
     'a mirror is not told who we are',
   );
 
+  const asking = await serve(t, (_request, response) =>
+    response.writeHead(401, { 'www-authenticate': 'Basic realm="r"' }).end(),
+  );
+  const moved = makeRoot(t, { 'etc/containerd/certs.d/reg.example/hosts.toml': `server = "${asking.origin}"` });
+  const typed = open(t, 'reg.example', moved, {
+    credentials: new FixedCredentials('reg.example', parseCredentials('me:secret')),
+  });
+  const unknown = await failure(typed.manifest('app', 'latest'));
+  t.match(unknown.hint, `lamina login ${asking.host}`, 'under its own name its credentials are looked for');
+  t.notOk(
+    asking.seen.some(({ headers }) => 'authorization' in headers),
+    'what was typed for a host is for that host',
+  );
+
   await upstream.close();
   const last = await failure(open(t, 'reg.example', rootOf(lacking)).manifest('app', reference));
   t.match(
@@ -302,6 +319,140 @@ t.test('mirrors are asked first, and passed over when they fail', async (t) => {
     { code: 'REGISTRY_UNREACHABLE', details: { host: upstream.host } },
     'what the registry itself says counts',
   );
+});
+
+/** As of a request that was given up because nothing came. */
+const silence = new LaminaError('REGISTRY_UNREACHABLE', 'nothing comes', { details: { transient: true } });
+
+t.test('a mirror that hangs is passed over once a request to it was given up', async (t) => {
+  let mode: 'serves' | 'hangs' | 'stops' = 'serves';
+  const upstream = await simple(t);
+  const mirror = await serve(t, (_request, response) => {
+    if (mode === 'hangs') return;
+    response.writeHead(200, { 'content-type': TYPE, 'content-length': String(blob.length) });
+    if (mode === 'stops') response.write(blob.subarray(0, 2));
+    else response.end(blob);
+  });
+  const root = makeRoot(t, {
+    'etc/containerd/certs.d/reg.example/hosts.toml': `server = "${upstream.origin}"\n[host."${mirror.origin}"]\n`,
+  });
+  const reference = parseDigest(digest(blob));
+  const read = async (client: RegistryClient, signal?: AbortSignal): Promise<void> => {
+    const { stream } = await client.blob('app', reference, { signal, retry: { attempts: 1 } });
+    for await (const bytes of stream) t.ok(bytes.length > 0);
+  };
+  for (mode of ['hangs', 'stops'] as const) {
+    const client = open(t, 'reg.example', root);
+    for (const reason of [new Error('nobody wants it any more'), silence]) {
+      const before = mirror.seen.length;
+      const controller = new AbortController();
+      const reading = read(client, controller.signal);
+      while (mirror.seen.length === before) await sleep(5);
+      controller.abort(reason);
+      await t.rejects(reading, { message: reason.message });
+      t.equal(upstream.seen.length, 0);
+    }
+    const before = mirror.seen.length;
+    await read(client);
+    t.equal(upstream.seen.length, 1, mode);
+    t.equal(mirror.seen.length, before);
+    upstream.seen.length = 0;
+  }
+});
+
+t.test('a mirror that hangs before it is known whether it has TLS', async (t) => {
+  const upstream = await simple(t);
+  let connections = 0;
+  const hanging = createTcpServer((socket) => {
+    connections++;
+    t.teardown(() => socket.destroy());
+  });
+  await new Promise<void>((resolve) => hanging.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => hanging.close());
+  const { port } = hanging.address() as AddressInfo;
+  const root = makeRoot(t, {
+    'etc/containers/registries.conf': `[[registry]]
+prefix = "reg.example"
+location = "${upstream.host}"
+[[registry.mirror]]
+location = "127.0.0.1:${port}"`,
+  });
+  const client = open(t, 'reg.example', root);
+  const controller = new AbortController();
+  const reading = client.manifest('app', 'latest', { signal: controller.signal });
+  while (connections === 0) await sleep(5);
+  controller.abort(silence);
+  await t.rejects(reading, { message: 'nothing comes' });
+  t.equal((await client.manifest('app', 'latest')).digest, digest(manifest));
+});
+
+t.test('a blob is pushed where the registry lacks it, though a mirror has it', async (t) => {
+  const mirror = await simple(t);
+  const upstream = await serve(t, ({ method, url }, response) => {
+    const status = { HEAD: 404, POST: 202, PUT: 201 }[method] ?? 200;
+    response.writeHead(status, method === 'POST' ? { location: `${url}1` } : {}).end();
+  });
+  const root = makeRoot(t, {
+    'etc/containers/registries.conf': `[[registry]]
+location = "${upstream.host}"
+[[registry.mirror]]
+location = "${mirror.host}"`,
+  });
+  const pushed = { digest: parseDigest(digest(blob)), size: blob.length, bytes: () => blob };
+  t.equal(await open(t, upstream.host, root).pushBlob('app', pushed), true);
+  t.equal(upstream.seen.at(-1)?.body, blob.toString());
+  t.strictSame(mirror.seen, []);
+});
+
+t.test('TLS that fails once, and TLS that comes later, are used when they are there', async (t) => {
+  if (skipUnless(t, commandExists('openssl'), 'needs openssl')) return;
+  const { cert, key } = makeCertificates(tempDir(t));
+  const tls = await simple(t, 200, { cert: readFileSync(cert), key: readFileSync(key) });
+  const serving = await simple(t);
+  // As servers with TLS answer.
+  const refusing = await simple(t, 400);
+  const sockets = new Set<Socket>();
+  let cuts = 1;
+  let plain = false;
+  const front = createTcpServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => undefined);
+    socket.once('data', (bytes) => {
+      const hello = bytes[0] === 0x16;
+      if (hello && !plain && cuts-- > 0) {
+        socket.destroy();
+        return;
+      }
+      const { host } = plain ? serving : hello ? tls : refusing;
+      const up = connect(Number(host.split(':')[1]), '127.0.0.1');
+      up.on('error', () => socket.destroy());
+      up.write(bytes);
+      socket.pipe(up).pipe(socket);
+    });
+  });
+  await new Promise<void>((resolve) => front.listen(0, '127.0.0.1', resolve));
+  const host = `127.0.0.1:${(front.address() as AddressInfo).port}`;
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    front.close();
+  });
+  const root = makeRoot(t, {});
+  t.equal((await open(t, host, root).manifest('app', 'latest')).digest, digest(manifest), 'at the second attempt');
+  cuts = 1;
+  const patient = open(t, host, root, { retry: { attempts: 1 } });
+  t.match(await failure(patient.manifest('app', 'latest')), {
+    code: 'REGISTRY_UNREACHABLE',
+    details: { transient: true },
+  });
+  t.equal((await patient.manifest('app', 'latest')).digest, digest(manifest));
+
+  plain = true;
+  const client = open(t, host, root);
+  t.equal((await client.manifest('app', 'latest')).digest, digest(manifest), 'without TLS');
+  plain = false;
+  for (const socket of sockets) socket.destroy();
+  t.equal(await codeOfRejection(client.manifest('app', 'latest')), 'REGISTRY_PROTOCOL');
+  t.equal((await client.manifest('app', 'latest')).digest, digest(manifest), 'with TLS from now on');
 });
 
 t.test('TLS: a CA of our own, none, a wrong one, a client certificate', async (t) => {

@@ -282,7 +282,8 @@ export class Download {
     const length = flight.end - offset;
     const range = whole ? {} : { offset, length };
     const asked = performance.now();
-    const answer = await client.blob(access.repository, digest, { ...range, signal, retry: { attempts: 1 } });
+    const options = { ...range, size, signal, retry: { attempts: 1 } };
+    const answer = await client.blob(access.repository, digest, options);
     onAnswer();
     this.#distance.answered(performance.now() - asked);
     if (answer.total !== undefined && answer.total !== size) {

@@ -3,7 +3,7 @@ import { LRUCache } from 'lru-cache';
 import type { Digest } from '../../digest/index.js';
 import type { Endpoint } from './endpoints.js';
 import type { Call, Exchange } from './exchange.js';
-import { isTransient, protocolError } from './failures.js';
+import { encodedError, isSilence, isUnreachable, protocolError } from './failures.js';
 import type { CallOptions } from './manifests.js';
 import type { Answer } from './transport.js';
 
@@ -12,6 +12,8 @@ export interface BlobOptions extends CallOptions {
   readonly offset?: number | undefined;
   /** Bytes; up to the end when absent. At least 1. */
   readonly length?: number | undefined;
+  /** Bytes of the whole blob, where that is known: what has another size is not taken from where a redirect once led to. */
+  readonly size?: number | undefined;
 }
 
 export interface BlobAnswer {
@@ -37,9 +39,20 @@ export interface BlobAnswer {
 /** Places that redirects have led to, so that the next range goes there at once. */
 const PLACES_MAX = 4096;
 
+interface Place {
+  readonly url: URL;
+  readonly endpoint: Endpoint;
+}
+
+/** What was asked for, and what is to be done when the bytes do not come. */
+interface Wanted {
+  readonly options: BlobOptions;
+  readonly failed: (e: unknown) => void;
+}
+
 export class BlobReader {
   readonly #exchange: Exchange;
-  readonly #places = new LRUCache<string, { url: URL; endpoint: Endpoint }>({ max: PLACES_MAX });
+  readonly #places = new LRUCache<string, Place>({ max: PLACES_MAX });
 
   constructor(exchange: Exchange) {
     this.#exchange = exchange;
@@ -47,22 +60,34 @@ export class BlobReader {
 
   /** Throws BLOB_MISSING, BLOB_SIZE_MISMATCH (416), REGISTRY_PROTOCOL and what {@link Exchange.run} throws. */
   async read(repository: string, digest: Digest, options: BlobOptions = {}): Promise<BlobAnswer> {
-    const { offset = 0, length } = options;
     const call = blobCall('GET', repository, digest, options);
-    const place = `${repository}@${digest}`;
-    const direct = await this.#direct(place, call);
-    if (direct !== undefined) return this.#answer(direct, call, offset, length);
+    const key = `${repository}@${digest}`;
+    const direct = await this.#direct(key, call, options);
+    if (direct !== undefined) return direct;
     return this.#exchange.run(call, async (answer, endpoint) => {
-      const ok = await this.#answer(answer, call, offset, length);
-      const elsewhere = new URL(answer.url).host !== endpoint.host;
-      if (elsewhere) this.#places.set(place, { url: answer.url, endpoint });
+      const place = { url: answer.url, endpoint };
+      const failed = (e: unknown): void => {
+        this.#forget(key, place, call);
+        if (isUnreachable(e)) this.#exchange.rest(endpoint);
+      };
+      const ok = await this.#answer(answer, call, { options, failed });
+      if (answer.url.host !== endpoint.host && fits(ok, options)) this.#places.set(key, place);
       return ok;
     });
   }
 
   /** Bytes of the blob, by HEAD; undefined where the registry has none. Throws as {@link read} does. */
   size(repository: string, digest: Digest, options: CallOptions = {}): Promise<number | undefined> {
+    return this.#size(blobCall('HEAD', repository, digest, options));
+  }
+
+  /** The same of where blobs are pushed to: what a mirror has need not be there. */
+  pushedSize(repository: string, digest: Digest, options: CallOptions = {}): Promise<number | undefined> {
     const call = blobCall('HEAD', repository, digest, options);
+    return this.#size({ ...call, actions: 'pull,push', capability: 'push' });
+  }
+
+  #size(call: Call): Promise<number | undefined> {
     return this.#exchange.run(call, async (answer) => {
       if (answer.status !== 200 && answer.status !== 404) throw await this.#exchange.refusal(answer, call);
       await answer.cancel();
@@ -70,26 +95,44 @@ export class BlobReader {
     });
   }
 
-  /** From where the last redirect has led to. Undefined: there is no such place, or it does not serve any more. */
-  async #direct(place: string, call: Call): Promise<Answer | undefined> {
-    const known = this.#places.get(place);
-    if (known === undefined) return undefined;
+  /**
+   * From where the last redirect has led to. Undefined: there is no such place, or it does not serve any more. Signed
+   * addresses expire, which CDNs say by an error or by a page to log in, and hosts move: the registry knows another.
+   */
+  async #direct(key: string, call: Call, options: BlobOptions): Promise<BlobAnswer | undefined> {
+    const place = this.#places.get(key);
+    if (place === undefined) return undefined;
+    const failed = (): void => this.#forget(key, place, call);
     try {
-      const answer = await this.#exchange.sendTo(known.url, known.endpoint, call);
-      if (answer.status === 200 || answer.status === 206 || answer.status === 416) return answer;
-      await answer.cancel();
-    } catch (e) {
-      call.signal?.throwIfAborted();
-      if (!isTransient(e)) throw e;
+      const answer = await this.#exchange.sendTo(place.url, place.endpoint, call);
+      const ok = await this.#answer(answer, call, { options, failed });
+      if (fits(ok, options)) return ok;
+      await ok.cancel();
+    } catch {
+      // What is wrong with the place is of no interest: the registry is asked.
     }
-    // Signed addresses expire, which CDNs say by 401, 403, 400 or 404: the registry gives another.
-    this.#places.delete(place);
+    failed();
+    call.signal?.throwIfAborted();
     return undefined;
   }
 
-  async #answer(answer: Answer, call: Call, offset: number, length: number | undefined): Promise<BlobAnswer> {
+  /** So that the registry is asked next, unless it was the caller who gave up. */
+  #forget(key: string, place: Place, { signal }: Call): void {
+    if (signal?.aborted === true && !isSilence(signal)) return;
+    if (this.#places.get(key) === place) this.#places.delete(key);
+  }
+
+  async #answer(answer: Answer, call: Call, wanted: Wanted): Promise<BlobAnswer> {
+    const ok = await this.#parse(answer, call, wanted);
+    // Some objects are stored with the word and have the right bytes all the same.
+    if (answer.encoding === undefined || wanted.options.size === undefined || fits(ok, wanted.options)) return ok;
+    await ok.cancel();
+    throw encodedError(answer);
+  }
+
+  async #parse(answer: Answer, call: Call, wanted: Wanted): Promise<BlobAnswer> {
     const ranged = call.headers?.['range'] !== undefined;
-    if (answer.status === 206 && ranged) return partial(answer, offset, length);
+    if (answer.status === 206 && ranged) return partial(answer, wanted);
     if (answer.status !== 200) {
       const error = await this.#exchange.refusal(answer, call);
       throw answer.status === 206
@@ -97,7 +140,7 @@ export class BlobReader {
         : error;
     }
     const total = naturalNumber(answer.header('content-length'));
-    return reply(answer, { offset: 0, length: total, total, partial: !ranged });
+    return reply(answer, { offset: 0, length: total, total, partial: !ranged }, wanted);
   }
 }
 
@@ -119,7 +162,8 @@ function blobCall(method: 'GET' | 'HEAD', repository: string, digest: Digest, op
 }
 
 /** Throws REGISTRY_PROTOCOL where it is not the part that was asked for, or not the beginning of it. */
-async function partial(answer: Answer, offset: number, length: number | undefined): Promise<BlobAnswer> {
+async function partial(answer: Answer, wanted: Wanted): Promise<BlobAnswer> {
+  const { offset = 0, length } = wanted.options;
   const header = answer.header('content-range') ?? '';
   const [, first, last, all] = /^bytes (\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)$/i.exec(header.trim()) ?? [];
   const start = naturalNumber(first);
@@ -132,26 +176,44 @@ async function partial(answer: Answer, offset: number, length: number | undefine
     (length === undefined || end < offset + length) &&
     (total === undefined || end < total) &&
     (naturalNumber(answer.header('content-length')) ?? end - start + 1) === end - start + 1;
-  if (sound) return reply(answer, { offset, length: end - start + 1, total, partial: true });
+  if (sound) return reply(answer, { offset, length: end - start + 1, total, partial: true }, wanted);
   await answer.cancel();
-  const wanted = `bytes ${offset}-${length === undefined ? '' : offset + length - 1}`;
+  const range = `bytes ${offset}-${length === undefined ? '' : offset + length - 1}`;
   throw protocolError(
     answer.host,
-    `was asked for ${wanted} and answers with ${JSON.stringify(header.slice(0, 60))}`,
+    `was asked for ${range} and answers with ${JSON.stringify(header.slice(0, 60))}`,
     206,
   );
 }
 
-function reply(answer: Answer, facts: Pick<BlobAnswer, 'offset' | 'length' | 'total' | 'partial'>): BlobAnswer {
-  return { ...facts, host: answer.host, stream: exactly(answer, facts.length), cancel: () => answer.cancel() };
+/** Whether it may be what is wanted: where the size of that is known, the answer has to name it. */
+function fits({ total }: BlobAnswer, { size }: BlobOptions): boolean {
+  return size === undefined || total === size;
 }
 
-async function* exactly(answer: Answer, length: number | undefined): AsyncGenerator<Uint8Array, void, undefined> {
+function reply(
+  answer: Answer,
+  facts: Pick<BlobAnswer, 'offset' | 'length' | 'total' | 'partial'>,
+  { failed }: Wanted,
+): BlobAnswer {
+  return { ...facts, host: answer.host, stream: exactly(answer, facts.length, failed), cancel: () => answer.cancel() };
+}
+
+async function* exactly(
+  answer: Answer,
+  length: number | undefined,
+  failed: Wanted['failed'],
+): AsyncGenerator<Uint8Array, void, undefined> {
   let received = 0;
-  for await (const bytes of answer.stream(length)) {
-    received += bytes.length;
-    if (length !== undefined && received > length) throw protocolError(answer.host, 'sends more than it said');
-    yield bytes;
+  try {
+    for await (const bytes of answer.stream(length)) {
+      received += bytes.length;
+      if (length !== undefined && received > length) throw protocolError(answer.host, 'sends more than it said');
+      yield bytes;
+    }
+  } catch (e) {
+    failed(e);
+    throw e;
   }
 }
 

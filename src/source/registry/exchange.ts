@@ -5,12 +5,20 @@
 import { Authorizer, type Scope } from './auth.js';
 import type { CredentialSource } from './credentials.js';
 import type { Capability, Endpoint, EndpointSource } from './endpoints.js';
-import { LaminaError, toLaminaError } from '../../errors.js';
-import { protocolError, statusError, statusOf, unreachable, type Doing } from './failures.js';
+import { toLaminaError, type LaminaError } from '../../errors.js';
+import {
+  isSilence,
+  isUnreachable,
+  isWithoutTls,
+  protocolError,
+  statusError,
+  unreachable,
+  type Doing,
+} from './failures.js';
+import { REDIRECTS_MAX, redirection, redirectsTooOften } from './redirect.js';
 import { retrying, type RetryOptions } from './retry.js';
 import type { Answer, Body, Sending, Transport } from './transport.js';
 
-const REDIRECTS_MAX = 10;
 /** Milliseconds for which a mirror that could not be reached is passed over. */
 const MIRROR_REST_MS = 30_000;
 
@@ -52,7 +60,7 @@ export class Exchange {
 
   /**
    * Asks the endpoints in turn, and all of them again where that may help, until `use` returns. `use` gets every answer that
-   * is no redirect and no 401 that could be helped; it throws what {@link refusal} makes of those that it does not
+   * is no redirect and no refusal that could be helped; it throws what {@link refusal} makes of those that it does not
    * want. Throws that, or the error of the last endpoint.
    */
   run<T>(call: Call, use: (answer: Answer, endpoint: Endpoint) => Promise<T>): Promise<T> {
@@ -61,8 +69,10 @@ export class Exchange {
   }
 
   /** The error for an answer that was not wanted. Reads its body. */
-  refusal(answer: Answer, { doing }: Call): Promise<LaminaError> {
-    return statusError(answer, doing, this.#options.host);
+  refusal(answer: Answer, { doing, repository }: Call): Promise<LaminaError> {
+    const { endpoints, host } = this.#options;
+    // Credentials are kept under the name that the configuration gives it.
+    return statusError(answer, doing, endpoints.endpoints(host, repository || undefined).at(-1)?.name ?? host);
   }
 
   /** Whether the registry itself answers to us at all. Throws as {@link run} does. */
@@ -92,17 +102,23 @@ export class Exchange {
       .filter((e) => !e.mirror || now >= (this.#resting.get(endpointKey(e)) ?? 0));
   }
 
+  /** A mirror that does not answer, or not to the end, is passed over for a while. */
+  rest(endpoint: Endpoint): void {
+    if (endpoint.mirror) this.#resting.set(endpointKey(endpoint), performance.now() + MIRROR_REST_MS);
+  }
+
   async #everywhere<T>(call: Call, use: (answer: Answer, endpoint: Endpoint) => Promise<T>): Promise<T> {
     let failure: Error | undefined;
     for (const endpoint of this.endpointsFor(call)) {
       try {
         return await use(await this.send(endpoint, call), endpoint);
       } catch (e) {
+        if (isSilence(call.signal)) this.rest(endpoint);
         call.signal?.throwIfAborted();
         failure = toLaminaError(e);
         // What the registry itself says is final; a mirror may lack an image, refuse us or be broken.
         if (!endpoint.mirror) throw e;
-        if (wasUnreachable(e)) this.#resting.set(endpointKey(endpoint), performance.now() + MIRROR_REST_MS);
+        if (isUnreachable(e)) this.rest(endpoint);
       }
     }
     throw failure ?? protocolError(this.#options.host, `is configured for nothing that could ${call.doing.what}`);
@@ -110,7 +126,7 @@ export class Exchange {
 
   /** One request to one endpoint, redirects followed. Throws as {@link Transport.send} and {@link Authorizer.renew} do. */
   async send(endpoint: Endpoint, call: Call): Promise<Answer> {
-    const origin = await this.#origin(endpoint);
+    const origin = await unlessAborted(this.#origin(endpoint), call.signal);
     const { prefix, repository } = endpoint;
     const url = new URL(`${origin}${prefix}/${repository === undefined ? '' : `${repository}/`}${call.path}`);
     if (endpoint.namespace !== undefined) url.searchParams.set('ns', endpoint.namespace);
@@ -119,7 +135,7 @@ export class Exchange {
 
   /** The same for a URL that the endpoint has given: an upload's, the next page's. */
   async sendTo(start: URL, endpoint: Endpoint, call: Call): Promise<Answer> {
-    const origin = await this.#origin(endpoint);
+    const origin = await unlessAborted(this.#origin(endpoint), call.signal);
     const authorizer = this.#authorizer(endpoint, origin);
     const scope = { repository: endpoint.repository, actions: call.actions };
     let url = start;
@@ -127,23 +143,22 @@ export class Exchange {
     for (let redirects = 0; redirects <= REDIRECTS_MAX;) {
       const ours = url.origin === origin;
       // Nothing of what proves who we are goes to another origin than the endpoint's.
-      const authorization = ours ? await authorizer.header(scope, call.signal) : undefined;
+      const authorization = ours ? await unlessAborted(authorizer.header(scope, call.signal), call.signal) : undefined;
       let answer = await this.#sendOnce(url, endpoint, call, ours, authorization);
-      if (answer.status === 401 && ours && !renewed) {
+      if ((answer.status === 401 || answer.status === 403) && ours && !renewed) {
         renewed = true;
         const renewal = await authorizer.renew(answer, authorization, scope, call.signal);
         if (renewal !== undefined) answer = await this.#sendOnce(url, endpoint, call, ours, renewal);
       }
-      const next = redirection(answer, call.method);
+      // What speaks TLS now did not when it was asked first (nginx, Apache and Go answer so).
+      if (answer.status === 400 && ours && url.protocol === 'http:') this.#origins.delete(endpointKey(endpoint));
+      const next = redirection(answer, call.method, endpoint.tls.verify);
       if (next === undefined) return answer;
       await answer.cancel();
-      if (endpoint.tls.verify && url.protocol === 'https:' && next.protocol !== 'https:') {
-        throw protocolError(url.host, `redirects to ${next.host} without TLS`, answer.status);
-      }
       url = next;
       redirects++;
     }
-    throw protocolError(endpoint.host, `redirects more than ${REDIRECTS_MAX} times`);
+    throw redirectsTooOften(endpoint.host);
   }
 
   #sendOnce(
@@ -189,7 +204,7 @@ export class Exchange {
     const key = endpointKey(endpoint);
     let origin = this.#origins.get(key);
     if (origin === undefined) {
-      origin = this.#probe(endpoint);
+      origin = this.#probe(endpoint, key);
       this.#origins.set(key, origin);
       origin.catch(() => this.#origins.delete(key));
     }
@@ -197,42 +212,46 @@ export class Exchange {
   }
 
   /** Without a signal: others may wait for it too, and its time is limited. */
-  async #probe({ host, schemes, tls }: Endpoint): Promise<string> {
-    let failure: Error | undefined;
+  async #probe({ host, schemes, tls }: Endpoint, key: string): Promise<string> {
+    let failure: LaminaError | undefined;
     for (const scheme of schemes) {
       const url = new URL(`${scheme}://${host}/v2/`);
+      // Nothing speaks against going on without TLS where there is none.
+      const sure = failure === undefined || isWithoutTls(failure);
       try {
         const answer = await this.#options.transport.send(url, { method: 'GET', tls });
-        await answer.cancel();
-        return url.origin;
+        if (scheme === 'https' || answer.status === 200 || answer.status === 401) {
+          await answer.cancel();
+          if (!sure) this.#origins.delete(key);
+          return url.origin;
+        }
+        // A registry with TLS answers 400 to what comes without, and something else may be here.
+        const doing = { what: `use ${host} without TLS`, missing: 'REGISTRY_PROTOCOL' } as const;
+        throw await statusError(answer, doing, this.#options.host);
       } catch (e) {
-        failure = toLaminaError(e);
+        if (sure) failure = toLaminaError(e);
       }
     }
     throw failure ?? unreachable(undefined, host);
   }
 }
 
-function wasUnreachable(e: unknown): boolean {
-  return e instanceof LaminaError && e.code === 'REGISTRY_UNREACHABLE' && statusOf(e) === undefined;
+/** What `promise` gives, or the reason of `signal`; others may wait for the promise too. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  let abort = (): void => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason as Error);
+    if (signal.aborted) abort();
+    else signal.addEventListener('abort', abort);
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
 }
 
 function endpointKey({ host, prefix, schemes }: Endpoint): string {
   return `${schemes.join()} ${host}${prefix}`;
-}
-
-/** Where a redirect points, or undefined where the answer is none that may be followed. */
-function redirection(answer: Answer, method: Sending['method']): URL | undefined {
-  const { status, url } = answer;
-  const kept = status === 307 || status === 308;
-  if (!kept && !(status === 301 || status === 302 || status === 303)) return undefined;
-  // With these a client would go on with GET.
-  if (!kept && method !== 'GET' && method !== 'HEAD') return undefined;
-  const location = answer.header('location');
-  if (location === undefined || !URL.canParse(location, url.href)) {
-    throw protocolError(url.host, 'redirects to nowhere', status);
-  }
-  const next = new URL(location, url);
-  if (!/^https?:$/.test(next.protocol)) throw protocolError(url.host, `redirects to ${next.protocol}`, status);
-  return next;
 }

@@ -10,6 +10,19 @@ export function isTransient(e: unknown): boolean {
   return e instanceof LaminaError && e.details['transient'] === true;
 }
 
+/** Nothing answered: not even with an error. */
+export function isUnreachable(e: unknown): e is LaminaError {
+  return e instanceof LaminaError && e.code === 'REGISTRY_UNREACHABLE' && statusOf(e) === undefined;
+}
+
+/**
+ * Whether a request was given up because nothing came, and not because nobody wants it any more: then `signal` has a reason
+ * as of a registry that cannot be reached now. Whoever was asked is treated as one that does not answer.
+ */
+export function isSilence(signal: AbortSignal | undefined): boolean {
+  return signal?.aborted === true && isUnreachable(signal.reason) && isTransient(signal.reason);
+}
+
 /** Milliseconds that the registry asked to wait, where it did. */
 export function retryAfterOf(e: unknown): number | undefined {
   const wait = e instanceof LaminaError ? e.details['retryAfterMs'] : undefined;
@@ -42,6 +55,12 @@ const WORDS: Readonly<Record<string, string>> = {
   UND_ERR_HEADERS_TIMEOUT: 'it did not answer in time',
   UND_ERR_BODY_TIMEOUT: 'it stopped sending',
 };
+
+/** What it listens for at an address is no TLS, or it does not listen there. */
+export function isWithoutTls(e: LaminaError): boolean {
+  const { cause } = e.details;
+  return typeof cause === 'string' && (cause === 'ECONNREFUSED' || NOT_TLS.test(cause));
+}
 
 /** Not worth a second attempt soon. */
 const LASTING = new Set(['ENOTFOUND', 'UND_ERR_CLOSED', 'UND_ERR_DESTROYED', 'UND_ERR_INVALID_ARG']);
@@ -82,6 +101,12 @@ export function protocolError(host: string, what: string, status?: number): Lami
     hint: 'A proxy in between may be the cause; if not, the registry does not follow the distribution specification.',
     details: { host, ...(status === undefined ? {} : { status }) },
   });
+}
+
+/** Compressed on the way, although every request asks for "identity": bytes and ranges are not those of what was asked for. */
+export function encodedError(answer: Answer): LaminaError {
+  const encoding = JSON.stringify(oneLine(answer.encoding ?? '', 40));
+  return protocolError(answer.host, `answers in an encoding that was not asked for (${encoding})`, answer.status);
 }
 
 export interface Doing {

@@ -6,7 +6,7 @@ import { parseIndex } from '../../oci/index-document.js';
 import { MANIFEST_LIMIT } from '../../oci/limits.js';
 import { isSchema1Type } from '../../oci/media-types.js';
 import type { Call, Exchange } from './exchange.js';
-import { protocolError, statusOf } from './failures.js';
+import { encodedError, protocolError, statusOf } from './failures.js';
 import { nextPage } from './pages.js';
 import { signedPayload } from './schema1.js';
 import type { RetryOptions } from './retry.js';
@@ -70,6 +70,10 @@ export function manifestCall(
 export function fetchManifest(exchange: Exchange, call: Call, reference: string): Promise<FetchedManifest> {
   return exchange.run(call, async (answer) => {
     if (answer.status !== 200) throw await exchange.refusal(answer, call);
+    if (answer.encoding !== undefined) {
+      await answer.cancel();
+      throw encodedError(answer);
+    }
     const bytes = await answer.read(MANIFEST_LIMIT, `the manifest of ${call.repository}`);
     const mediaType = mediaTypeOf(answer, bytes);
     const wanted = reference.includes(':') ? parseDigest(reference) : undefined;

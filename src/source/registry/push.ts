@@ -31,7 +31,7 @@ export async function pushBlob(
   blob: PushedBlob,
   options: PushOptions,
 ): Promise<boolean> {
-  if ((await blobs.size(repository, blob.digest, options)) !== undefined) return false;
+  if ((await blobs.pushedSize(repository, blob.digest, options)) !== undefined) return false;
   const { mountFrom } = options;
   const mount = mountFrom === undefined ? '' : `?mount=${blob.digest}&from=${encodeURIComponent(mountFrom)}`;
   const call = pushCall(
