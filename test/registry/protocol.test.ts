@@ -1,8 +1,10 @@
 /** What registries, CDNs and token servers answer, well and badly, by servers of the test's own. */
 import type { ServerResponse } from 'node:http';
 import { inspect } from 'node:util';
+import { gzipSync } from 'node:zlib';
 import t, { type Test } from 'tap';
 import { parseDigest } from '../../src/digest/index.js';
+import { LaminaError } from '../../src/errors.js';
 import { parseChallenges } from '../../src/source/registry/challenge.js';
 import { RegistryClient, type RegistryOptions } from '../../src/source/registry/client.js';
 import { FixedCredentials, type Credentials } from '../../src/source/registry/credentials.js';
@@ -233,7 +235,7 @@ t.test('a token server that refuses or answers nonsense', async (t) => {
     const error = await failure(client.manifest('app', 'one'));
     t.equal(error.code, code, `${status} ${JSON.stringify(document)}`);
     t.notMatch(`${error.stack ?? ''} ${inspect(error, { depth: 9 })}`, /wonderland|YWxpY2U6/);
-    t.equal(tokens.seen.length, 1);
+    t.equal(tokens.seen.length, status === 302 ? 11 : 1, 'redirects in circles come to an end');
   }
   for (const realm of ['', 'nowhere', 'file:///etc/passwd']) {
     const server = await registry(t, (_request, response) =>
@@ -241,6 +243,138 @@ t.test('a token server that refuses or answers nonsense', async (t) => {
     );
     t.equal(await codeOfRejection(open(t, server.host).manifest('app', 'one')), 'REGISTRY_PROTOCOL', realm);
   }
+});
+
+t.test('a login, a logout and a new password count as soon as a token server refuses what was known', async (t) => {
+  const headerOf = (password: string): string => `Basic ${Buffer.from(`alice:${password}`).toString('base64')}`;
+  const passwordOf = (password: string): Credentials => ({ ...alice, password: new Secret(password) });
+  for (const status of [400, 401, 403]) {
+    let right = 'wonderland';
+    let known: Credentials | undefined;
+    let found = 0;
+    const tokens = await serve(t, ({ headers }, response) => {
+      if (headers.authorization !== headerOf(right)) return answer(response, status);
+      answerJson(response, 200, { token: `token-of-${right}`, expires_in: 0.001 });
+    });
+    const server = await registry(t, ({ headers }, response) => {
+      if (headers.authorization === `Bearer token-of-${right}`) {
+        return answer(response, 200, { 'content-type': OCI_MANIFEST }, manifest);
+      }
+      answer(response, 401, { 'www-authenticate': `Bearer realm="${tokens.origin}/t"` });
+    });
+    const find = async (): Promise<Credentials | undefined> => (found++, known);
+    const client = open(t, server.host, { credentials: { find } });
+    const read = (): Promise<string> =>
+      client.manifest('app', 'one').then(
+        () => 'read',
+        (e: unknown) => (e as { code: string }).code,
+      );
+    const refused = { 400: 'REGISTRY_PROTOCOL', 401: 'REGISTRY_AUTH', 403: 'REGISTRY_DENIED' }[status];
+    t.equal(await read(), refused, 'nobody has logged in');
+    known = passwordOf('wonderland');
+    t.equal(await read(), 'read', `after a login (${status})`);
+    t.equal(await read(), 'read');
+    const before = found;
+    t.equal(await read(), 'read');
+    t.equal(found, before, 'what works is not looked for again');
+    right = 'rabbit';
+    t.equal(await read(), refused, 'another password is wanted');
+    known = passwordOf('rabbit');
+    t.equal(await read(), 'read', 'after another login');
+    right = 'hatter';
+    known = passwordOf('hatter');
+    t.equal(await read(), 'read', 'a helper has a new one by the time that the old one is refused');
+    known = undefined;
+    right = 'queen';
+    const asks = tokens.seen.length;
+    t.equal(await read(), refused, 'after a logout');
+    t.equal(tokens.seen.length, asks + 2, 'as who we were, and as nobody');
+  }
+});
+
+t.test('many that wait for a token that is refused ask once', async (t) => {
+  const tokens = await serve(t, (_request, response) => answer(response, 401));
+  const server = await registry(t, (_request, response) =>
+    answer(response, 401, { 'www-authenticate': `Bearer realm="${tokens.origin}/t",scope="one"` }),
+  );
+  const client = open(t, server.host, { credentials: new FixedCredentials(server.host, alice) });
+  await client.manifest('app', 'first').catch(() => undefined);
+  const asks = tokens.seen.length;
+  const codes = await Promise.all(
+    Array.from({ length: 8 }, (_, i) => codeOfRejection(client.manifest('app', `tag${i}`))),
+  );
+  t.strictSame([...new Set(codes)], ['REGISTRY_AUTH']);
+  t.equal(tokens.seen.length, asks + 1);
+});
+
+t.test('a password is looked for anew when a registry answers 403 to the one that it was sent', async (t) => {
+  const expired = { errors: [{ code: 'DENIED', message: 'Your authorization token has expired.' }] };
+  let right = 'wonderland';
+  let known = right;
+  const server = await registry(t, ({ headers }, response) => {
+    if (headers.authorization === undefined) return answer(response, 401, { 'www-authenticate': 'Basic realm="r"' });
+    if (headers.authorization !== `Basic ${Buffer.from(`alice:${right}`).toString('base64')}`) {
+      return answerJson(response, 403, expired);
+    }
+    answer(response, 200, { 'content-type': OCI_MANIFEST }, manifest);
+  });
+  const find = async (): Promise<Credentials> => ({ ...alice, password: new Secret(known) });
+  const client = open(t, server.host, { credentials: { find } });
+  t.equal((await client.manifest('app', 'one')).digest, manifestDigest);
+  right = 'rabbit';
+  const before = asked(server).length;
+  t.match(await failure(client.manifest('app', 'one')), { code: 'REGISTRY_DENIED', message: /has expired/ });
+  t.equal(asked(server).length, before + 1, 'the same is not sent twice');
+  known = 'rabbit';
+  t.equal((await client.manifest('app', 'one')).digest, manifestDigest);
+});
+
+t.test('a token after a login has the rights of whoever has logged in', async (t) => {
+  const known: Credentials[] = [];
+  const tokens = await serve(t, ({ headers }, response) =>
+    answerJson(response, 200, { token: headers.authorization === aliceHeader ? 'alice' : 'nobody', expires_in: 3600 }),
+  );
+  const server = await registry(t, ({ headers }, response) => {
+    if (headers.authorization === undefined) {
+      return answer(response, 401, { 'www-authenticate': `Bearer realm="${tokens.origin}/t"` });
+    }
+    if (headers.authorization !== 'Bearer alice') return answer(response, 403);
+    answer(response, 200, { 'content-type': OCI_MANIFEST }, manifest);
+  });
+  const client = open(t, server.host, { credentials: { find: async () => known[0] } });
+  t.equal(await codeOfRejection(client.manifest('app', 'one')), 'REGISTRY_DENIED');
+  known.push(alice);
+  t.equal((await client.manifest('app', 'one')).digest, manifestDigest);
+});
+
+t.test('a token server that redirects', async (t) => {
+  const other = await serve(t, (_request, response) => answerJson(response, 200, { access_token: 'elsewhere' }));
+  const tokens = await serve(t, ({ url }, response) => {
+    if (url.startsWith('/moved')) return answerJson(response, 200, { token: 'moved' });
+    const location = url.includes('away') ? `${other.origin}/token` : `/moved${url}`;
+    answer(response, 307, { location });
+  });
+  for (const [path, token] of Object.entries({ t: 'moved', away: 'elsewhere' })) {
+    const server = await registry(t, ({ headers }, response) => {
+      if (headers.authorization !== `Bearer ${token}`) {
+        return answer(response, 401, { 'www-authenticate': `Bearer realm="${tokens.origin}/${path}"` });
+      }
+      answer(response, 200, { 'content-type': OCI_MANIFEST }, manifest);
+    });
+    const client = open(t, server.host, { credentials: new FixedCredentials(server.host, alice) });
+    t.equal((await client.manifest('app', 'one')).digest, manifestDigest, path);
+  }
+  t.equal(tokens.seen[1]?.headers.authorization, aliceHeader, 'on the same host we stay who we are');
+  t.equal(other.seen.length, 1);
+  t.notOk('authorization' in (other.seen[0]?.headers ?? {}), 'another host does not get the password');
+
+  const identity: Credentials = { kind: 'identity', token: new Secret('the-identity') };
+  const server = await registry(t, (_request, response) =>
+    answer(response, 401, { 'www-authenticate': `Bearer realm="${tokens.origin}/away"` }),
+  );
+  const client = open(t, server.host, { credentials: new FixedCredentials(server.host, identity) });
+  t.equal(await codeOfRejection(client.manifest('app', 'one')), 'REGISTRY_PROTOCOL');
+  t.equal(other.seen.length, 1, 'what is sent in a body goes nowhere else');
 });
 
 t.test('blobs from a CDN: no Authorization goes there, and its address is used until it expires', async (t) => {
@@ -274,6 +408,70 @@ t.test('blobs from a CDN: no Authorization goes there, and its address is used u
     cdn.seen.some(({ headers }) => 'authorization' in headers),
     'the CDN never saw who we are',
   );
+});
+
+t.test('the registry is asked again where the place that it redirected to fails, however it does', async (t) => {
+  const ranged = ({ headers }: Seen, response: ServerResponse): void => {
+    const [, first = '0', last = '99'] = /^bytes=(\d+)-(\d+)$/.exec(headers.range ?? '') ?? [];
+    const range = { 'content-range': `bytes ${first}-${last}/100` };
+    answer(response, 206, range, blob.subarray(Number(first), Number(last) + 1));
+  };
+  const good = await serve(t, ranged);
+  const page = 'Log in, please.';
+  const later: [string, Handler][] = [
+    ['a page to log in', (_request, response) => answer(response, 200, { 'content-type': 'text/html' }, page)],
+    ['a page of unknown length', (_request, response) => void response.writeHead(200).end(page)],
+    ['a redirect in circles', ({ url }, response) => answer(response, 302, { location: url })],
+    ['a redirect to nowhere', (_request, response) => answer(response, 302)],
+    ['another part', (_request, response) => answer(response, 206, { 'content-range': 'bytes 0-4/100' }, '01234')],
+    ['another blob', (_request, response) => answer(response, 206, { 'content-range': 'bytes 10-14/15' }, '01234')],
+    ['nothing there', (_request, response) => answer(response, 416, { 'content-range': 'bytes */5' })],
+    ['an error', (_request, response) => answer(response, 410)],
+  ];
+  for (const [what, handler] of later) {
+    let moved = false;
+    const old = await serve(t, (request, response, n) => (moved ? handler : ranged)(request, response, n));
+    const server = await registry(t, (_request, response) =>
+      answer(response, 307, { location: `${moved ? good.origin : old.origin}/x` }),
+    );
+    const client = open(t, server.host);
+    const read = async (offset: number): Promise<string> => {
+      const part = { offset, length: 5, size: 100 };
+      return bytesOf((await client.blob('app', blobDigest, part)).stream);
+    };
+    t.equal(await read(0), '01234');
+    moved = true;
+    t.equal(await read(10), '01234', what);
+    t.equal(await read(20), '01234');
+    t.equal(asked(server).length, 2, 'and the new place is kept');
+  }
+});
+
+t.test('a place whose bytes are cut off is not gone to again; one that the caller leaves is', async (t) => {
+  let cut = false;
+  const cdn = await serve(t, (_request, response) => {
+    response.writeHead(206, { 'content-range': 'bytes 0-9/100', 'content-length': 10 });
+    response.write(blob.subarray(0, 5));
+    if (cut) setTimeout(() => response.destroy(), 5);
+  });
+  const server = await registry(t, (_request, response) => answer(response, 307, { location: `${cdn.origin}/x` }));
+  const client = open(t, server.host);
+  const part = { offset: 0, length: 10, size: 100 };
+  const controller = new AbortController();
+  const left = await client.blob('app', blobDigest, { ...part, signal: controller.signal });
+  controller.abort(new Error('nobody wants it any more'));
+  await t.rejects(bytesOf(left.stream), { message: 'nobody wants it any more' });
+  const silence = new AbortController();
+  const silent = await client.blob('app', blobDigest, { ...part, signal: silence.signal });
+  t.equal(asked(server).length, 1);
+  silence.abort(new LaminaError('REGISTRY_UNREACHABLE', 'silent', { details: { transient: true } }));
+  await t.rejects(bytesOf(silent.stream), { message: 'silent' });
+  cut = true;
+  const broken = await client.blob('app', blobDigest, part);
+  t.equal(asked(server).length, 2, 'a place that was silent is asked for anew');
+  await t.rejects(bytesOf(broken.stream), { code: 'REGISTRY_UNREACHABLE' });
+  await (await client.blob('app', blobDigest, part)).cancel();
+  t.equal(asked(server).length, 3, 'and one that cuts');
 });
 
 t.test('redirects: in circles, to nowhere, on the same host', async (t) => {
@@ -329,6 +527,29 @@ t.test('answers to ranges', async (t) => {
   t.equal(await codeOfRejection(ask(206, {}, blob.subarray(10, 15))), 'REGISTRY_PROTOCOL', 'no header');
   t.equal(await codeOfRejection(ask(416, { 'content-range': 'bytes */5' }, Buffer.alloc(0))), 'BLOB_SIZE_MISMATCH');
   t.equal(await codeOfRejection(ask(204, {}, Buffer.alloc(0))), 'REGISTRY_PROTOCOL');
+});
+
+t.test('an answer that was compressed on the way is said to be so', async (t) => {
+  const packed = gzipSync(blob);
+  const headers = { 'content-encoding': 'gzip', 'content-type': OCI_MANIFEST };
+  const server = await registry(t, ({ headers: { range } }, response) => {
+    const part = range === undefined ? {} : { 'content-range': `bytes 0-9/${packed.length}` };
+    answer(
+      response,
+      range === undefined ? 200 : 206,
+      { ...headers, ...part },
+      packed.subarray(0, range === undefined ? undefined : 10),
+    );
+  });
+  const client = open(t, server.host);
+  const wanted = { code: 'REGISTRY_PROTOCOL', message: /encoding .*"gzip"/ };
+  t.match(await failure(client.blob('app', blobDigest, { size: 100 })), wanted);
+  t.match(await failure(client.blob('app', blobDigest, { size: 100, length: 10 })), wanted);
+  t.match(await failure(client.manifest('app', 'one')), wanted);
+  t.ok(server.seen.every((seen) => seen.headers['accept-encoding'] === 'identity'));
+  const labelled = await registry(t, (_request, response) => answer(response, 200, headers, blob));
+  const { stream } = await open(t, labelled.host).blob('app', blobDigest, { size: 100 });
+  t.equal(await bytesOf(stream), blob.toString(), 'what has the right size is only labelled so');
 });
 
 t.test('a body that is cut off, stands still, or is given up', async (t) => {

@@ -6,8 +6,9 @@ import { z } from 'zod';
 import { LaminaError } from '../../errors.js';
 import { parseJson } from '../../oci/json.js';
 import { parseChallenges, type Challenge } from './challenge.js';
-import type { Credentials } from './credentials.js';
-import { oneLine, protocolError, statusError } from './failures.js';
+import { sameCredentials, type Credentials } from './credentials.js';
+import { oneLine, protocolError, statusError, statusOf } from './failures.js';
+import { REDIRECTS_MAX, redirection, redirectsTooOften } from './redirect.js';
 import { Secret } from './secret.js';
 import type { Answer, Sending, Transport, TlsSettings } from './transport.js';
 
@@ -65,7 +66,7 @@ export class Authorizer {
   #scheme: Scheme | undefined;
   /** By realm, service and scope; pending ones too, so that many requests ask once. */
   readonly #tokens = new Map<string, Entry>();
-  /** As they were found; looked for anew after a 401. */
+  /** As they were found, unless they have been refused since: there may be others now. */
   readonly #known = new Map<string | undefined, Promise<Credentials | undefined>>();
 
   constructor(options: AuthorizerOptions) {
@@ -81,8 +82,8 @@ export class Authorizer {
   }
 
   /**
-   * What to send instead of `sent` after a 401; undefined where there is nothing else to send, and then the body of `answer`
-   * is still to be read. Throws, from the token server, REGISTRY_AUTH, REGISTRY_UNREACHABLE, REGISTRY_DENIED, REGISTRY_RATE_LIMITED, REGISTRY_PROTOCOL.
+   * What to send instead of `sent` after a 401 or 403; undefined where there is nothing else to send, and then the body of
+   * `answer` is still to be read. Throws, from the token server, REGISTRY_AUTH, REGISTRY_UNREACHABLE, REGISTRY_DENIED, REGISTRY_RATE_LIMITED, REGISTRY_PROTOCOL.
    */
   async renew(
     answer: Answer,
@@ -90,6 +91,7 @@ export class Authorizer {
     scope: Scope,
     signal?: AbortSignal,
   ): Promise<string | undefined> {
+    if (answer.status === 403) return this.#renewDenied(answer, sent, scope, signal);
     this.#known.clear();
     const challenges = parseChallenges(answer.header('www-authenticate') ?? '');
     const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
@@ -108,6 +110,52 @@ export class Authorizer {
     if (header === undefined || header === sent) return undefined;
     await answer.cancel();
     return header;
+  }
+
+  /** Some say by a 403 that a password is not good any more (Amazon ECR), or know only then what is private. */
+  async #renewDenied(
+    answer: Answer,
+    sent: string | undefined,
+    scope: Scope,
+    signal: AbortSignal | undefined,
+  ): Promise<string | undefined> {
+    const scheme = this.#scheme;
+    if (scheme === undefined || sent === undefined) return undefined;
+    const before = this.#credentials(scope.repository);
+    this.#drop(scope.repository, before);
+    const same = sameCredentials(await before, await this.#credentials(scope.repository));
+    if (!same && scheme.kind === 'bearer') this.#forget(scheme, scopeText(scope), sent);
+    const header = await this.header(scope, signal);
+    if (header === undefined || header === sent) return undefined;
+    await answer.cancel();
+    return header;
+  }
+
+  /** What `use` makes of who we are; of who we are now, where that is refused and there has been a login since, or a logout. */
+  async #asKnown<T>(
+    repository: string | undefined,
+    use: (credentials: Credentials | undefined) => Promise<T>,
+  ): Promise<T> {
+    const before = this.#credentials(repository);
+    try {
+      return await use(await before);
+    } catch (e) {
+      if (!isRefusal(e)) throw e;
+      this.#drop(repository, before);
+      const now = this.#credentials(repository);
+      try {
+        if (sameCredentials(await before, await now)) throw e;
+        return await use(await now);
+      } catch (again) {
+        this.#drop(repository, now);
+        throw again;
+      }
+    }
+  }
+
+  /** Unless others have been found already. */
+  #drop(repository: string | undefined, refused: Promise<Credentials | undefined>): void {
+    if (this.#known.get(repository) === refused) this.#known.delete(repository);
   }
 
   #credentials(repository: string | undefined): Promise<Credentials | undefined> {
@@ -139,25 +187,44 @@ export class Authorizer {
     return { kind: 'bearer', realm, service: params.get('service') };
   }
 
-  async #bearer(
+  #bearer(
     scheme: BearerScheme,
     wanted: string,
     { repository }: Scope,
     signal: AbortSignal | undefined,
   ): Promise<string> {
-    const credentials = await this.#credentials(repository);
-    if (credentials?.kind === 'bearer') return `Bearer ${credentials.token.reveal()}`;
+    return this.#asKnown(repository, (credentials) =>
+      credentials?.kind === 'bearer'
+        ? Promise.resolve(`Bearer ${credentials.token.reveal()}`)
+        : this.#token(scheme, wanted, credentials, signal),
+    );
+  }
+
+  /** As a header. */
+  async #token(
+    scheme: BearerScheme,
+    wanted: string,
+    credentials: Exclude<Credentials, { kind: 'bearer' }> | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<string> {
     const key = tokenKey(scheme, wanted);
     for (let entry = this.#tokens.get(key); entry !== undefined; entry = this.#tokens.get(key)) {
-      const token = await entry.pending.catch(() => undefined);
+      // Whoever asked may have given up; the first to see that asks anew. A refusal is for all who waited for it.
+      const token = await entry.pending.catch((e: unknown) => {
+        if (isRefusal(e)) throw e;
+        return undefined;
+      });
       if (token !== undefined && performance.now() < token.until) return bearerHeader(token);
-      // Whoever asked may have given up; the first to see that asks anew.
       if (this.#tokens.get(key) === entry) this.#tokens.delete(key);
     }
     const entry: Entry = { pending: this.#fetch(scheme, wanted, credentials, signal), header: undefined };
     this.#tokens.set(key, entry);
-    const token = await entry.pending;
-    entry.header = bearerHeader(token);
+    try {
+      entry.header = bearerHeader(await entry.pending);
+    } catch (e) {
+      if (this.#tokens.get(key) === entry) this.#tokens.delete(key);
+      throw e;
+    }
     return entry.header;
   }
 
@@ -170,11 +237,10 @@ export class Authorizer {
   async #fetch(
     { realm, service }: BearerScheme,
     wanted: string,
-    credentials: Credentials | undefined,
+    credentials: Exclude<Credentials, { kind: 'bearer' }> | undefined,
     signal: AbortSignal | undefined,
   ): Promise<Token> {
     const asked = performance.now();
-    const { transport, tlsOf, host } = this.#options;
     const url = new URL(realm);
     const query = new URLSearchParams(service === undefined ? {} : { service });
     let sending: Pick<Sending, 'method' | 'headers' | 'body'> = { method: 'GET' };
@@ -194,10 +260,34 @@ export class Authorizer {
       }
       for (const [name, value] of query) url.searchParams.append(name, value);
     }
-    const answer = await transport.send(url, { ...sending, tls: tlsOf(url), signal });
-    if (answer.status !== 200) throw await statusError(answer, { what: 'get a token', missing: 'REGISTRY_AUTH' }, host);
+    const answer = await this.#follow(url, { ...sending, signal });
+    if (answer.status !== 200) {
+      throw await statusError(answer, { what: 'get a token', missing: 'REGISTRY_AUTH' }, this.#options.host);
+    }
     return parseToken(await answer.read(TOKEN_LIMIT), answer.host, asked);
   }
+
+  /** A redirect is followed without the password to another origin; with what is in a body, not at all. */
+  async #follow(start: URL, sending: Omit<Sending, 'tls'>): Promise<Answer> {
+    const { transport, tlsOf, host } = this.#options;
+    let url = start;
+    let headers = sending.headers ?? {};
+    for (let redirects = 0; redirects <= REDIRECTS_MAX; redirects++) {
+      const answer = await transport.send(url, { ...sending, headers, tls: tlsOf(url) });
+      const next = sending.method === 'GET' ? redirection(answer, 'GET', true) : undefined;
+      if (next === undefined) return answer;
+      await answer.cancel();
+      if (next.origin !== url.origin) headers = {};
+      url = next;
+    }
+    throw redirectsTooOften(host);
+  }
+}
+
+/** By a token server: OAuth 2 says so by 400 (RFC 6749, section 5.2). */
+function isRefusal(e: unknown): boolean {
+  const status = statusOf(e);
+  return status === 400 || status === 401 || status === 403;
 }
 
 /** Throws REGISTRY_PROTOCOL. Nothing of the answer is quoted. */

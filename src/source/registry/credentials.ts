@@ -15,6 +15,14 @@ export interface CredentialSource {
   find(host: string, repository: string | undefined): Promise<Credentials | undefined>;
 }
 
+export function sameCredentials(a: Credentials | undefined, b: Credentials | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  if (a.kind === 'password') {
+    return b.kind === 'password' && a.username === b.username && a.password.reveal() === b.password.reveal();
+  }
+  return a.kind === b.kind && a.token.reveal() === b.token.reveal();
+}
+
 export const noCredentials: CredentialSource = { find: () => Promise.resolve(undefined) };
 
 /** The same for everything on one host, and none for others. */
