@@ -80,13 +80,15 @@ t.test('an image that lies about the size of a blob meets no other image', async
 t.test('an image does not wait for the silent registry of another, nor fails with it', async (t) => {
   const store = Store.open(tempDir(t));
   const well = await registry(t, sendPart);
-  const silent = await registry(t, () => undefined);
+  let givenUp = false;
+  const silent = await registry(t, (_request, response) => void response.once('close', () => (givenUp = true)));
   const fetcher = openFetcher(t, 600);
   const spec = (host: string): RemoteBlobSpec => registryBlob(digest, bytes.length, accessOf(host), store);
   const other = fetcher.want(spec(silent.host), 0, bytes.length).catch(() => undefined);
   while (asked(silent) === 0) await sleep(5);
   await fetcher.want(spec(well.host), 0, bytes.length);
   t.ok(readFileSync(spec(well.host).path).equals(bytes));
+  t.notOk(givenUp, 'the other one still waits');
   await silent.close();
   await fetcher.close();
   await other.catch(() => undefined);
