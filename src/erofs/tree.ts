@@ -82,7 +82,10 @@ export const marker = {
   alone: 'trusted.lamina.alone',
   /** "y": a real character device 0:0 of the image, which without this would read as a whiteout. */
   device: 'trusted.lamina.device',
-  /** On the root: whiteouts that have no place in the tree, NUL-separated paths; of opaque directories, those of the file that says so. */
+  /**
+   * "y": such a directory with one tree, of directories marked `whiteout` and `opaque`: what has no place in the layer's own.
+   * In trees from before it, on the root: paths, NUL-separated; of opaque directories, those of the file that says so.
+   */
   detached: 'trusted.lamina.detached',
 } as const;
 

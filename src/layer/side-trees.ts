@@ -10,7 +10,7 @@ import { impliedDirectory, isDirectory } from '../erofs/paths.js';
 import { MARKED, type Inode, type marker } from '../erofs/tree.js';
 import { copied } from './copied-tree.js';
 
-type Kind = (typeof marker)['superseded' | 'unresolved' | 'alone' | 'more'];
+type Kind = (typeof marker)['superseded' | 'unresolved' | 'alone' | 'more' | 'detached'];
 
 export class SideTrees {
   /** Only the last still grows: whoever looked for room in older ones would look again and again. */

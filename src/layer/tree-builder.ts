@@ -154,7 +154,7 @@ export class TreeBuilder {
 
   #queueWhiteout(path: string[], opaque: boolean): void {
     if (path.some((name) => name.startsWith(WHITEOUT))) this.#noteHidden(path.join('/'));
-    else this.#whiteouts.add({ path, opaque });
+    else this.#whiteouts.add({ path: path.join('/'), opaque });
   }
 
   #addEntry(entry: TarEntry, parents: readonly string[], name: string): void {

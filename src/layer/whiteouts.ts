@@ -1,17 +1,16 @@
 /**
  * The whiteouts of one layer, kept until its own entries are all there: in the tree a whiteout is a device 0:0 where the layer
- * has nothing else, a mark where it has, and a path in a list on the root where no place is for it.
+ * has nothing else, a mark where it has, and a marked directory in a tree beside it where no place is for it.
  */
-import { LaminaError } from '../errors.js';
-import { XATTR_VALUE_MAX } from '../erofs/layout.js';
-import { OPAQUE, impliedDirectory, isDirectory } from '../erofs/paths.js';
-import { MARKED, S_IFCHR, marker, type Inode } from '../erofs/tree.js';
+import { impliedDirectory, isDirectory } from '../erofs/paths.js';
+import { MARKED, S_IFCHR, isWhiteout, marker, type Inode } from '../erofs/tree.js';
 import type { DirectoryMarks } from './directory-marks.js';
 import { checkName } from './entry-inode.js';
+import { placeBeside } from './side-trees.js';
 
 export interface Whiteout {
-  /** Components, as written: a whiteout is resolved in the lower layers. */
-  readonly path: readonly string[];
+  /** Cleaned, without a slash in front, as written: a whiteout is resolved in the lower layers. One string: there may be millions. */
+  readonly path: string;
   readonly opaque: boolean;
 }
 
@@ -34,28 +33,21 @@ export class Whiteouts {
     for (const whiteout of of.#whiteouts) this.#whiteouts.push(whiteout);
   }
 
-  /** Each where it stands; those below something that is no directory in this layer, on the root. Throws METADATA_INVALID, LIMIT_EXCEEDED. */
+  /** Each where it stands; those below something that is no directory in this layer, beside it. Throws METADATA_INVALID, LIMIT_EXCEEDED. */
   place(root: Inode, marks: DirectoryMarks): void {
-    const detached: string[] = [];
+    const detached = impliedDirectory();
     for (const { path, opaque } of this.#whiteouts) {
-      const placed = opaque ? this.#placeOpaque(root, path) : this.#placeNamed(root, path, marks);
-      if (!placed) detached.push([...path, ...(opaque ? [OPAQUE] : [])].join('/'));
+      const components = path === '' ? [] : path.split('/');
+      const placed = opaque ? this.#placeOpaque(root, components) : this.#placeNamed(root, components, marks);
+      if (!placed) this.#mark(this.#directory(detached, components), opaque ? marker.opaque : marker.whiteout);
     }
-    if (detached.length === 0) return;
-    const value = Buffer.from(detached.join('\0'), 'latin1');
-    if (value.length > XATTR_VALUE_MAX) {
-      throw new LaminaError('LIMIT_EXCEEDED', 'The layer has too many whiteouts below what it makes no directory', {
-        details: { bytes: value.length },
-      });
-    }
-    (root.xattrs ??= new Map()).set(marker.detached, value);
+    if (detached.children?.size !== 0) placeBeside(root, marker.detached, [detached]);
   }
 
   #placeOpaque(root: Inode, path: readonly string[]): boolean {
     const directory = this.#directory(root, path);
-    if (directory === undefined) return false;
-    (directory.xattrs ??= new Map()).set(marker.opaque, MARKED);
-    return true;
+    this.#mark(directory, marker.opaque);
+    return directory !== undefined;
   }
 
   #placeNamed(root: Inode, path: readonly string[], marks: DirectoryMarks): boolean {
@@ -65,18 +57,27 @@ export class Whiteouts {
     checkName(name, name);
     const child = directory.children?.get(name);
     if (child === undefined) this.#put(directory, name, whiteoutDevice());
-    else if (isDirectory(child)) (child.xattrs ??= new Map()).set(marker.whiteout, MARKED);
+    else if (isDirectory(child)) this.#mark(child, marker.whiteout);
     // Anything else of the layer replaces what is below in any case, but other entries may come before it.
     else marks.whitedOut(directory, name);
     return true;
   }
 
-  /** Undefined where something else is on the way. */
+  #mark(directory: Inode | undefined, name: typeof marker.opaque | typeof marker.whiteout): void {
+    if (directory !== undefined) (directory.xattrs ??= new Map()).set(name, MARKED);
+  }
+
+  /** Undefined where something else is on the way; a whiteout that is becomes a directory that says the same. */
   #directory(root: Inode, path: readonly string[]): Inode | undefined {
     let here = root;
     for (const name of path) {
       checkName(name, name);
-      const child = here.children?.get(name) ?? this.#put(here, name, impliedDirectory());
+      let child = here.children?.get(name);
+      if (child === undefined || isWhiteout(child)) {
+        const directory = this.#put(here, name, impliedDirectory());
+        if (child !== undefined) this.#mark(directory, marker.whiteout);
+        child = directory;
+      }
       if (!isDirectory(child)) return undefined;
       here = child;
     }

@@ -13,10 +13,10 @@
  * `lib -> usr/lib` is `usr/lib/x`. "overlay" does what engines on overlayfs show: a directory `lib` replaces the link.
  */
 import { LaminaError } from '../errors.js';
-import { OPAQUE, WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
+import { WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
 import { marker, type Inode } from '../erofs/tree.js';
 import { printable } from '../tar/notes.js';
-import { aloneTree, detachedPaths, linkOf, pathOf, survey, type Place } from './survey.js';
+import { aloneTree, linkOf, pathOf, survey, type Place } from './survey.js';
 
 export type Compat = 'spec' | 'overlay';
 
@@ -116,19 +116,15 @@ class Merge {
   #removeLower(layer: Inode, whiteouts: readonly Place[], opaques: readonly Place[]): void {
     const names: { parent: Inode; name: string }[] = [];
     const emptied: Inode[] = [];
-    const whiteout = (parent: Inode | undefined, name: string): void => {
-      if (parent?.children?.has(name) === true) names.push({ parent, name });
-    };
-    const opaque = (directory: Inode | undefined): void => {
+    const found = new Map<Place | undefined, Inode | undefined>();
+    for (const { parent, name } of whiteouts) {
+      if (!found.has(parent)) found.set(parent, this.#lower(layer, pathOf(parent)));
+      const directory = found.get(parent);
+      if (directory?.children?.has(name) === true) names.push({ parent: directory, name });
+    }
+    for (const place of opaques) {
+      const directory = this.#lower(layer, pathOf(place));
       if (directory !== undefined) emptied.push(directory);
-    };
-    for (const { parent, name } of whiteouts) whiteout(this.#lower(layer, pathOf(parent)), name);
-    for (const place of opaques) opaque(this.#lower(layer, pathOf(place)));
-    for (const path of detachedPaths(layer)) {
-      const name = path.pop() ?? '';
-      const directory = this.#lower(layer, path);
-      if (name === OPAQUE) opaque(directory);
-      else whiteout(directory, name);
     }
     if (this.#observer !== undefined) this.#tellRemoved(this.#observer, names, emptied);
     for (const { parent, name } of names) parent.children?.delete(name);

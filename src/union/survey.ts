@@ -1,7 +1,7 @@
 /** What a layer's tree says to the merge: its names in their order, and what it takes away from the layers below. */
 import { LaminaError } from '../errors.js';
-import { isDirectory } from '../erofs/paths.js';
-import { isWhiteout, marker, type Inode } from '../erofs/tree.js';
+import { OPAQUE, impliedDirectory, isDirectory } from '../erofs/paths.js';
+import { MARKED, isWhiteout, marker, type Inode } from '../erofs/tree.js';
 
 /** A name in a layer's tree; its path is found by walking up. */
 export interface Place {
@@ -66,7 +66,7 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
         for (const tree of child.children?.values() ?? []) todo.push(rootPlace(tree, isSuperseded));
         continue;
       }
-      if (child.xattrs?.has(marker.alone) === true || child.xattrs?.has(marker.more) === true) continue;
+      if (isOfNoEntry(child)) continue;
       const order = orders.get(name);
       const next: Place = {
         parent: place,
@@ -85,6 +85,7 @@ export function survey(layer: Inode): { entries: Place[]; links: Inode[]; whiteo
     if (!linked.has(place.inode) || exact.has(place)) continue;
     for (let up = place.parent; up !== undefined; up = up.parent) place.order = Math.max(place.order, up.order);
   }
+  surveyDetached(layer, whiteouts, opaques);
   const links = [...linked].filter((inode) => linkOf(inode) !== undefined).sort((a, b) => a.order - b.order);
   return { entries, links, whiteouts, opaques };
 }
@@ -137,9 +138,46 @@ function isMarked({ xattrs }: Inode): boolean {
   return xattrs?.has(marker.linked) === true;
 }
 
-export function detachedPaths(layer: Inode): string[][] {
-  const text = textOf(layer, marker.detached) ?? '';
-  return text === '' ? [] : text.split('\0').map((path) => path.split('/'));
+/** Directories that hold something else than entries, whiteouts or opaque markers at their paths. */
+function isOfNoEntry({ xattrs }: Inode): boolean {
+  return [marker.alone, marker.more, marker.detached].some((name) => xattrs?.has(name) === true);
+}
+
+/** What is taken away below something that is no directory in this layer. */
+function surveyDetached(layer: Inode, whiteouts: Place[], opaques: Place[]): void {
+  const todo = detachedTrees(layer).map((tree) => rootPlace(tree, false));
+  for (let place = todo.pop(); place !== undefined; place = todo.pop()) {
+    const { inode } = place;
+    if (inode.xattrs?.has(marker.whiteout) === true) whiteouts.push(place);
+    if (inode.xattrs?.has(marker.opaque) === true) opaques.push(place);
+    for (const [name, child] of inode.children ?? []) todo.push({ ...rootPlace(child, false), parent: place, name });
+  }
+}
+
+function detachedTrees(layer: Inode): Inode[] {
+  for (const child of layer.children?.values() ?? []) {
+    if (child.xattrs?.has(marker.detached) === true) return [...(child.children?.values() ?? [])];
+  }
+  const paths = textOf(layer, marker.detached)?.split('\0') ?? [];
+  return paths.map(treeOf);
+}
+
+/** A tree of one whiteout, of which a layer's tree of before had the path alone. */
+function treeOf(path: string): Inode {
+  const tree = impliedDirectory();
+  let here = tree;
+  let kind: string = marker.whiteout;
+  for (const name of path.split('/')) {
+    if (name === OPAQUE) {
+      kind = marker.opaque;
+      break;
+    }
+    const child = impliedDirectory();
+    here.children?.set(name, child);
+    here = child;
+  }
+  here.xattrs = new Map([[kind, MARKED]]);
+  return tree;
 }
 
 export function pathOf(place: Place | undefined): string[] {

@@ -4,6 +4,9 @@ import { manyLayers, type Case, type LayerOfCase } from './case.js';
 const base = ['a/', 'a/b/', 'a/b/c/', 'a/b/c/bar=bar'];
 const etc: LayerOfCase = ['etc/', 'etc/hosts=127.0.0.1', 'etc/issue=base'];
 
+/** 80 KB together. */
+const longNames = Array.from({ length: 400 }, (_, i) => `${'n'.repeat(200)}${i}`);
+
 export const unionCases: readonly Case[] = [
   {
     id: 'W001',
@@ -669,5 +672,42 @@ export const unionCases: readonly Case[] = [
       /t/f "x"`,
     differs:
       'An extractor that meets d/.wh.f first deletes /t/f; one that meets .wh.d first does not. Order must not matter.',
+  },
+  {
+    id: 'W037c',
+    what: 'the same in the other order',
+    layers: [
+      ['t/', 't/f=x', 'd -> t'],
+      ['.wh.d', 'd/.wh.f'],
+    ],
+    tree: `
+      /t/
+      /t/f "x"`,
+  },
+  {
+    id: 'W038',
+    what: 'a directory becomes a symlink, and each of its files is whited out, 400 with long names, as umoci repack has it',
+    layers: [
+      ['d/', ...longNames.map((name) => `d/${name}`), 'e/', 'e/f=x'],
+      ['d -> e', ...longNames.map((name) => `d/.wh.${name}`)],
+    ],
+    tree: `
+      /d -> e
+      /e/
+      /e/f "x"`,
+  },
+  {
+    id: 'W038b',
+    what: 'the same, and the symlink leads to a file of such a name',
+    layers: [
+      ['d/', 'd/f=1', 'e/', 'e/f=2'],
+      ['d -> e', 'd/.wh.f'],
+    ],
+    tree: `
+      /d -> e
+      /e/
+      /e/f "2"`,
+    differs:
+      'umoci unpack deletes /e/f, which it has not deleted where it made the layer: a whiteout is of what the layers below have at its path.',
   },
 ];

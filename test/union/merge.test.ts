@@ -397,6 +397,34 @@ t.test('a directory has more hard links than one attribute has room for', async 
   t.equal(over.filter((line) => line.endsWith(' 0')).length, whitedOut.length, 'what a name whites out is gone');
 });
 
+t.test('a directory becomes a symlink, and each of its many files is whited out', async (t) => {
+  const names = Array.from({ length: 400 }, (_, i) => `${'n'.repeat(200)}${i}`);
+  const base = ['d/', 'd/s/', ...names.map((name) => `d/${name}`), 'e/', `e/${names[9]}=22`];
+  const whiteouts = names.map((name) => `d/.wh.${name}`);
+  const after = ['/d -> e', '/e/', `/e/${names[9]} 2`];
+  t.same(await merged([base, ['d -> e', ...whiteouts, 'd/s/.wh..wh..opq', 'd/.wh.s']]), after);
+  t.same(await merged([base, [...whiteouts, 'd -> e', 'd/.wh.s', 'd/s/.wh.f']]), after, 'the symlink last');
+  const through = await merged([
+    ['e/', 'e/f=1', 'e/g=1', 'e/s/x=1', 'd -> e'],
+    ['.wh.d', 'd/.wh.f', 'd/s/.wh..wh..opq'],
+  ]);
+  t.same(through, ['/e/', '/e/f 1', '/e/g 1', '/e/s/', '/e/s/x 1'], 'below a whiteout nothing is followed');
+  const far = `${`${'n'.repeat(200)}/`.repeat(1000)}.wh.x`;
+  t.equal(
+    await code([base, ['d -> e', paxEntry({ path: `d/${far}` }), rawHeader({})]]),
+    'no error',
+    'a path of 200 KB',
+  );
+});
+
+t.test('a tree from before whiteouts without a place had a tree', async (t) => {
+  const root = await layer(['d -> e']);
+  root.xattrs = new Map([['trusted.lamina.detached', Buffer.from('d/f\0d/o/.wh..wh..opq\0g')]]);
+  const base = await layer(['d -> k', 'k/', 'k/f=1', 'k/g=1', 'k/o/x=1', 'e/', 'e/f=1', 'g=1']);
+  const names = dump(mergeLayers([base, root], 'spec')).map((line) => line.split(' ')[0]);
+  t.same(names, ['/', '/d', '/e', '/e/f', '/k', '/k/g', '/k/o']);
+});
+
 t.test('a tree from before what is superseded was kept', async (t) => {
   const root = await layer(['d/', 'd/f=1']);
   const d = root.children?.get('d');
