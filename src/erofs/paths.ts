@@ -81,8 +81,34 @@ export interface ResolveOptions {
 export function resolveDirectory(
   root: Inode,
   components: readonly string[],
-  { follow, make, trail }: ResolveOptions,
+  options: ResolveOptions,
 ): Inode | undefined {
+  const { make, trail } = options;
+  const { here: last, missing } = walk(root, components, options);
+  let here = last;
+  if (make === undefined) return missing.length === 0 ? here : undefined;
+  for (const name of missing) {
+    const made = make(here.children?.get(name), here, name);
+    here.children?.set(name, made);
+    trail?.push(name);
+    here = made;
+  }
+  return here;
+}
+
+/** `components` without the symlinks and ".." on the way, as far as there is one. Throws PATH_LOOP. */
+export function withoutSymlinks(root: Inode, components: readonly string[], follow: boolean): string[] {
+  const trail: string[] = [];
+  const { missing } = walk(root, components, { follow, trail });
+  return trail.concat(missing);
+}
+
+/** As far as there are directories, and what has to be below. */
+function walk(
+  root: Inode,
+  components: readonly string[],
+  { follow, make, trail }: ResolveOptions,
+): { readonly here: Inode; readonly missing: readonly string[] } {
   // Directories from the root to here, for ".."; names below that are to be made; and what is still to be walked, last first.
   const stack: Inode[] = [root];
   const missing: string[] = [];
@@ -122,14 +148,7 @@ export function resolveDirectory(
     } else missing.push(name);
     if (make !== undefined && stack.length + missing.length > DEPTH_MAX) throw tooDeep(components);
   }
-  if (make === undefined) return missing.length === 0 ? here : undefined;
-  for (const name of missing) {
-    const made = make(here.children?.get(name), here, name);
-    here.children?.set(name, made);
-    trail?.push(name);
-    here = made;
-  }
-  return here;
+  return { here, missing };
 }
 
 function tooDeep(components: readonly string[]): LaminaError {

@@ -168,7 +168,8 @@ export function* compareImages(
       const fields = differences(from, a, to, b).filter((field) => !ignored.has(field));
       if (fields.length > 0) yield { path: shown, kind: 'changed', mode, fields };
     }
-    todo.push(...childPairs(from, to, pair).reverse());
+    // One by one: a directory may have more names than a call takes arguments.
+    for (const child of childPairs(from, to, pair).reverse()) todo.push(child);
   }
 }
 

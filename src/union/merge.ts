@@ -13,10 +13,20 @@
  * `lib -> usr/lib` is `usr/lib/x`. "overlay" does what engines on overlayfs show: a directory `lib` replaces the link.
  */
 import { LaminaError } from '../errors.js';
-import { WHITEOUT, impliedDirectory, isDirectory, isSymlink, resolveDirectory } from '../erofs/paths.js';
+import {
+  WHITEOUT,
+  impliedDirectory,
+  isDirectory,
+  isSymlink,
+  resolveDirectory,
+  withoutSymlinks,
+} from '../erofs/paths.js';
 import { marker, type Inode } from '../erofs/tree.js';
 import { printable } from '../tar/notes.js';
 import { aloneTree, linkOf, pathOf, survey, type Place } from './survey.js';
+
+/** How often the hard links of a layer that come before their targets are gone through. */
+const ROUNDS_MAX = 40;
 
 export type Compat = 'spec' | 'overlay';
 
@@ -90,26 +100,38 @@ class Merge {
 
   /** Hard links whose target came later; that may be such a link itself. */
   #putDeferred(deferred: readonly Place[], device: number): void {
+    let left = this.#putInTurn(deferred, device);
+    // A link to a symlink, or in the place of one, may have led elsewhere what others name.
+    for (let round = 1; round < ROUNDS_MAX && left.length > 0; round++) left = this.#putInTurn(left, device);
+    if (left[0] !== undefined) throw missingTarget(left[0]);
+  }
+
+  /** Each when its target is there; those of which that never was are left. */
+  #putInTurn(links: readonly Place[], device: number): Place[] {
+    // By the path of the target without symlinks: that of the link that it waits for may be another way there.
     const waiting = new Map<string, Place[]>();
-    for (const entry of deferred) {
-      const ready = [entry];
+    for (const first of links) {
+      const ready = [first];
       for (let link = ready.pop(); link !== undefined; link = ready.pop()) {
         if (this.#put(link, device)) {
-          const path = `/${pathOf(link).join('/')}`;
-          ready.push(...(waiting.get(path) ?? []));
+          if (waiting.size === 0) continue;
+          const path = this.#realPath(pathOf(link));
+          for (const other of waiting.get(path) ?? []) ready.push(other);
           waiting.delete(path);
         } else {
-          const target = linkOf(link.inode) ?? '';
+          const target = this.#realPath(componentsOf(linkOf(link.inode) ?? ''));
           const others = waiting.get(target);
           if (others === undefined) waiting.set(target, [link]);
           else others.push(link);
         }
       }
     }
-    // What is still waiting may have been named through a symlink; what is not there now is not there.
-    for (const links of waiting.values()) {
-      for (const link of links) if (!this.#put(link, device)) throw missingTarget(link);
-    }
+    return [...waiting.values()].flat();
+  }
+
+  #realPath(components: string[]): string {
+    const name = components.pop() ?? '';
+    return [...withoutSymlinks(this.root, components, this.#follow), name].join('/');
   }
 
   /** All is looked up before anything is removed: the layers below are one view. */
@@ -243,7 +265,7 @@ class Merge {
 
   /** Whether a path, through whatever symlinks, is the one of `name` in `parent`. */
   #names(path: string, parent: Inode, name: string): boolean {
-    const components = path.split('/').filter((part) => part !== '');
+    const components = componentsOf(path);
     if (components.pop() !== name) return false;
     return resolveDirectory(this.root, components, { follow: this.#follow }) === parent;
   }
@@ -254,10 +276,14 @@ class Merge {
   }
 
   #linkTarget(path: string): Inode | undefined {
-    const components = path.split('/').filter((part) => part !== '');
+    const components = componentsOf(path);
     const name = components.pop() ?? '';
     return resolveDirectory(this.root, components, { follow: this.#follow })?.children?.get(name);
   }
+}
+
+function componentsOf(path: string): string[] {
+  return path.split('/').filter((part) => part !== '');
 }
 
 function isOwnDirectory(inode: Inode): boolean {

@@ -2,7 +2,10 @@
 import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
-import { layerChanges } from '../../src/image/diff.js';
+import { ErofsReader } from '../../src/erofs/reader.js';
+import type { Inode } from '../../src/erofs/tree.js';
+import { encodeTree } from '../../src/erofs/writer.js';
+import { compareImages, layerChanges } from '../../src/image/diff.js';
 import { prepareImage, type PreparedImage } from '../../src/image/prepare.js';
 import { origins, provenance } from '../../src/image/provenance.js';
 import { realPath } from '../../src/image/real-path.js';
@@ -174,4 +177,21 @@ t.test('what a layer replaces itself is no step of its own', async (t) => {
       'added /t/a',
     ],
   );
+});
+
+t.test('compareImages: a directory has more names than a call takes arguments', (t) => {
+  const attributes = { uid: 0, gid: 0, mtime: 0, mtimeNsec: 0, size: 0, rdev: 0, order: 0 };
+  const file: Inode = { ...attributes, mode: 0o100644, extents: [] };
+  const treeOf = (count: number): ImageTree => {
+    const children = new Map(Array.from({ length: count }, (_, i) => [`f${i}`, file]));
+    const reader = new ErofsReader(
+      Buffer.concat(encodeTree({ ...attributes, mode: 0o040755, children }, { devices: [] })),
+    );
+    // Of an image nothing else is looked at where nothing is in both.
+    return Object.assign(Object.create(ImageTree.prototype) as ImageTree, { reader });
+  };
+  let added = 0;
+  for (const { kind } of compareImages(treeOf(0), treeOf(200_000))) if (kind === 'added') added++;
+  t.equal(added, 200_000);
+  t.end();
 });

@@ -225,6 +225,19 @@ t.test('hard links share an inode, within a layer and with the layers below', as
   t.same(await merged([['a=1'], ['b => a']]), ['/a 1 #1', '/b 1 #1'], 'to a lower file');
   t.same(await merged([['a=1'], ['b => a', 'a=22']]), ['/a 2', '/b 1'], 'which is replaced then');
   t.same(await merged([['b => a', 'a=1']]), ['/a 1 #1', '/b 1 #1'], 'before its target');
+  const chain = ['a => s/b', 'd/b => s/c', 'd/c => s/e', 'x/y => d/b', 'd/e=1'];
+  for (const order of [chain, chain.toReversed().slice(1), [...chain.slice(1, 4), 'a => s/b']]) {
+    t.same(
+      await merged([['d/', 's -> d', ...order, ...(order === chain ? [] : ['d/e=1'])]]),
+      ['/a 1 #1', '/d/', '/d/b 1 #1', '/d/c 1 #1', '/d/e 1 #1', '/s -> d', '/x/', '/x/y 1 #1'],
+      'one before the other, through a symlink',
+    );
+  }
+  t.same(
+    await merged([['d/', 'a => t/f', 'b => a', 't => s', 's -> d', 'd/f=1']]),
+    ['/a 1 #1', '/b 1 #1', '/d/', '/d/f 1 #1', '/s -> d #2', '/t -> d #2'],
+    'and through one that is such a link itself',
+  );
   t.same(await merged([['a=1', 'b => a', 'a=22']]), ['/a 2', '/b 1'], 'the old content stays in the link');
   t.same(await merged([['a=1', 'b => a'], ['a=22']]), ['/a 2', '/b 1']);
   t.same(await merged([['d/', 'd/a=1', 'l -> d', 'b => /l/a', 'c => ../../d/a']]), [
@@ -250,10 +263,26 @@ t.test('hard links share an inode, within a layer and with the layers below', as
     [['a=1', 'a => a']],
     [['a=1'], ['a => a']],
     [['d/', 'd/a=1', 'l -> d', 'd/a => l/a']],
+    [['d/', 'l -> d', 'a => l/b', 'd/b => l/a']],
     [['b => /']],
   ]) {
     t.equal(await code(bad), 'LINK_INVALID', JSON.stringify(bad));
   }
+});
+
+t.test('150,000 hard links wait for one name', (t) => {
+  const of = { mode: 0o100644, uid: 0, gid: 0, mtime: 0, mtimeNsec: 0, size: 0, rdev: 0, extents: [] };
+  const link = (order: number, path: string): Inode => ({
+    ...of,
+    order,
+    xattrs: new Map([['trusted.lamina.link', Buffer.from(path)]]),
+  });
+  const children = new Map(Array.from({ length: 150_000 }, (_, i) => [`a${i}`, link(i + 1, '/m')]));
+  children.set('m', link(150_001, '/z')).set('z', { ...of, order: 150_002 });
+  const root = mergeLayers([{ ...of, mode: 0o040755, order: 0, children }], 'spec').children;
+  t.equal(new Set(root?.values()).size, 1);
+  t.equal(root?.size, 150_002);
+  t.end();
 });
 
 t.test('what a layer replaces itself counts for what came in between', async (t) => {

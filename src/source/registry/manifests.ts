@@ -170,7 +170,8 @@ async function byApi(exchange: Exchange, call: Call): Promise<Descriptor[] | und
         if (page.status !== 200) throw await exchange.refusal(page, call);
         if (contentType(page) !== INDEX_TYPE) throw protocolError(page.host, 'lists no referrers', 404);
         const next = nextPage(page);
-        all.push(...parseIndex(await page.read(MANIFEST_LIMIT), undefined, 'the list of referrers'));
+        const listed = parseIndex(await page.read(MANIFEST_LIMIT), undefined, 'the list of referrers');
+        for (const descriptor of listed) all.push(descriptor);
         if (next === undefined) return all;
         page = await exchange.sendTo(next, endpoint, call);
       }

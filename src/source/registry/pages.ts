@@ -37,7 +37,7 @@ export function listTags(exchange: Exchange, call: Call): Promise<string[]> {
         limit: PAGE_LIMIT,
       } as const;
       const found = parseJson(await page.read(PAGE_LIMIT), tagList, document).tags ?? [];
-      tags.push(...found);
+      for (const tag of found) tags.push(tag);
       if (tags.length > TAGS_MAX) {
         throw new LaminaError('LIMIT_EXCEEDED', `${call.repository} has more than ${TAGS_MAX} tags`);
       }
