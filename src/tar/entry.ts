@@ -1,7 +1,6 @@
 /** What one tar entry says, after PAX and GNU extensions are applied. Names are bytes, held as latin1 strings. */
 
-export const entryTypes = ['file', 'hardlink', 'symlink', 'char', 'block', 'directory', 'fifo'] as const;
-export type EntryType = (typeof entryTypes)[number];
+export type EntryType = 'file' | 'hardlink' | 'symlink' | 'char' | 'block' | 'directory' | 'fifo';
 
 /** A run of a file's data in the tar stream. */
 export interface DataRun {

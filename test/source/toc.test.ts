@@ -109,6 +109,7 @@ t.test('parseToc refuses what it cannot verify or place', async (t) => {
     ['no list', json({})],
     ['an entry that is no object', json([1])],
     ['an unknown type', json([{ ...file, type: 'socket' }])],
+    ['a type that every object has', json([{ ...file, type: 'constructor' }])],
     ['content without a digest', json([{ ...file, digest: '' }])],
     ['a digest of another algorithm', json([{ ...file, digest: 'md5:abc' }])],
     ['several chunks with the digest of all only', json([{ ...file, chunkSize: 4 }, chunk])],

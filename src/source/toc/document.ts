@@ -10,8 +10,7 @@
  * a small file has to have a large one decompressed that shares a piece with it.
  */
 import { LaminaError } from '../../errors.js';
-import type { entryTypes } from '../../tar/entry.js';
-import { type EntryType, type TarEntry } from '../../tar/entry.js';
+import type { EntryType, TarEntry } from '../../tar/entry.js';
 import { BLOCK } from '../../tar/header.js';
 
 /** Content that is compressed, or left out, as a whole, and has a digest. */
@@ -41,15 +40,15 @@ export interface TocDocument {
 /** Bytes of JSON. The tools stop at 150 MiB of it and less. */
 export const TOC_LIMIT = 128 * 1024 * 1024;
 
-const typeNames: Readonly<Record<string, EntryType>> = {
-  dir: 'directory',
-  reg: 'file',
-  symlink: 'symlink',
-  hardlink: 'hardlink',
-  char: 'char',
-  block: 'block',
-  fifo: 'fifo',
-} satisfies Record<string, (typeof entryTypes)[number]>;
+const types: ReadonlyMap<string, EntryType> = new Map([
+  ['dir', 'directory'],
+  ['reg', 'file'],
+  ['symlink', 'symlink'],
+  ['hardlink', 'hardlink'],
+  ['char', 'char'],
+  ['block', 'block'],
+  ['fifo', 'fifo'],
+]);
 
 /** Bytes: see `CHUNK` of src/layer/chunks.ts. */
 const PIECE = 65536;
@@ -164,7 +163,7 @@ function nextStart(starts: Float64Array, offset: number): number {
 }
 
 function parseEntry(raw: Raw, order: number, address: number): TarEntry {
-  const type = typeNames[textOf(raw, 'type')];
+  const type = types.get(textOf(raw, 'type'));
   if (type === undefined) throw invalid('it has entries of an unknown type');
   const size = type === 'file' ? naturalOf(raw, 'size') : 0;
   const { seconds, nanoseconds } = timeOf(textOf(raw, 'modtime'));
