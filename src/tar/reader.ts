@@ -157,8 +157,13 @@ export class TarReader {
     return true;
   }
 
+  /** There are records or long names for the next file. */
+  get #pending(): boolean {
+    return this.#records !== undefined || this.#longName !== undefined || this.#longLink !== undefined;
+  }
+
   #leftover(): void {
-    if (this.#records !== undefined || this.#longName !== undefined || this.#longLink !== undefined) {
+    if (this.#pending) {
       this.notes.add('an extended header at the end describes no file', this.#longName ?? '');
     }
   }
@@ -218,6 +223,7 @@ export class TarReader {
       case 'g':
       case 'V':
         // A global header's records are ignored as the other image tools do, a volume label is no file.
+        if (this.#pending) throw forNoFile(offset);
         this.#skipData(checkedSize(header.size, offset));
         return;
       default:
@@ -294,7 +300,7 @@ export class TarReader {
     }
     const sparse = type === 'file' && records !== undefined ? paxSparseVersion(records) : undefined;
     if (sparse !== undefined && records !== undefined) {
-      const realSize = records.integer('GNU.sparse.realsize', offset) ?? records.integer('GNU.sparse.size', offset);
+      const realSize = records.integer('GNU.sparse.size', offset) ?? records.integer('GNU.sparse.realsize', offset);
       const file = {
         ...pending,
         name: records.get('GNU.sparse.name') ?? name,
@@ -390,6 +396,15 @@ function checkedId(id: number, what: string, name: string, offset: number): numb
   throw new LaminaError('METADATA_INVALID', `The ${what} ID of the tar entry at byte ${offset} is out of range`, {
     details: { offset, name: Buffer.from(name.slice(0, 200), 'latin1').toString('utf8') },
   });
+}
+
+/** Go forgets such records, GNU tar, bsdtar and Python keep them for the next file, and by a size disagree on where that ends. */
+function forNoFile(offset: number): LaminaError {
+  return new LaminaError(
+    'TAR_INVALID',
+    `Cannot read the tar header at byte ${offset}: it stands between a file and its extended header`,
+    { details: { offset } },
+  );
 }
 
 function invalidMap(offset: number): LaminaError {

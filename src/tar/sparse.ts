@@ -38,7 +38,7 @@ export function paxSparseVersion(records: PaxRecords): '0.x' | '1.0' | undefined
   const major = records.get('GNU.sparse.major');
   const minor = records.get('GNU.sparse.minor');
   if (major === undefined && minor === undefined) {
-    return records.has('GNU.sparse.map') || records.has('GNU.sparse.numblocks') ? '0.x' : undefined;
+    return records.get('GNU.sparse.map') === undefined ? undefined : '0.x';
   }
   if (major === '0' && (minor === '0' || minor === '1')) return '0.x';
   return major === '1' && minor === '0' ? '1.0' : undefined;

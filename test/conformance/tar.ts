@@ -387,6 +387,14 @@ export const tarCases: readonly Case[] = [
       'umoci fails on it; GNU tar, Python and libarchive apply it; containerd, moby and containers/storage ignore it.',
   },
   {
+    id: 'T032b',
+    what: 'a global header between an extended header and its file',
+    layers: [raw(paxEntry({ size: '512' }), paxEntry({ comment: 'abc' }, 'g'), file('f'), file('g'), END)],
+    error: 'TAR_INVALID',
+    differs:
+      'umoci, as every Go tool, forgets the size; GNU tar, bsdtar and Python take it for that of /f, with /g as its content.',
+  },
+  {
     id: 'T033',
     what: 'base-256 size, owner and time, the time negative',
     layers: [
@@ -716,6 +724,24 @@ export const tarCases: readonly Case[] = [
       ),
     ],
     error: 'SPARSE_INVALID',
+  },
+  {
+    id: 'T050e',
+    what: 'a sparse file with two sizes, and one without a map',
+    layers: [
+      raw(
+        pax(
+          { 'GNU.sparse.map': '0,1', 'GNU.sparse.numblocks': '1', 'GNU.sparse.realsize': '1', 'GNU.sparse.size': '3' },
+          file('f', 'x'),
+        ),
+        pax({ 'GNU.sparse.numblocks': '1', 'GNU.sparse.size': '10' }, file('g', 'plain')),
+        END,
+      ),
+    ],
+    tree: `
+      /f <two>
+      /g "plain"`,
+    contents: { two: 'x\0\0' },
   },
   {
     id: 'T051',

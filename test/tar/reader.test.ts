@@ -191,6 +191,23 @@ t.test('a PAX size counts for the next file only, and always', async (t) => {
   );
 });
 
+t.test('no header comes between a file and its extended header', async (t) => {
+  const file = rawEntry({ name: 'f' }, 'x');
+  const before = [
+    paxEntry({ size: '1024' }),
+    rawEntry({ name: 'l', type: 'L' }, 'n\0'),
+    rawEntry({ name: 'l', type: 'K' }, 'n\0'),
+  ];
+  for (const between of [paxEntry({ comment: 'c' }, 'g'), rawHeader({ name: 'label', type: 'V' })]) {
+    for (const extended of before)
+      t.equal(
+        codeOf(() => one(extended, between, file)),
+        'TAR_INVALID',
+      );
+    t.equal(one(between, paxEntry({ path: 'p' }), file).name, 'p');
+  }
+});
+
 t.test('cutting the stream anywhere changes nothing', async (t) => {
   const tar = Buffer.concat([
     paxEntry({ path: 'some/long/name', 'SCHILY.xattr.user.x': 'value' }),
@@ -267,6 +284,14 @@ t.test('sparse maps that lie are refused', async (t) => {
     codeOf(() => one(paxEntry({ 'SUN.holesdata': ' 0 1' }), rawEntry({ name: 'f' }))),
     'SPARSE_INVALID',
   );
+});
+
+t.test('which records make a sparse file is as in Go', async (t) => {
+  const version = { 'GNU.sparse.major': '0', 'GNU.sparse.minor': '1', 'GNU.sparse.map': '0,5' };
+  const both = paxEntry({ ...version, 'GNU.sparse.realsize': '5', 'GNU.sparse.size': '8' });
+  t.equal(one(both, rawEntry({ name: 'f' }, 'hello')).size, 8);
+  const noMap = paxEntry({ 'GNU.sparse.numblocks': '1', 'GNU.sparse.size': '8' });
+  t.match(one(noMap, rawEntry({ name: 'f' }, 'hello')), { size: 5, data: [{ length: 5 }] }, 'a plain file');
 });
 
 t.test('what GNU tar packs is read back', async (t) => {
