@@ -6,6 +6,7 @@ import { loadTree } from '../../src/erofs/load.js';
 import { ErofsReader } from '../../src/erofs/reader.js';
 import { encodeTree } from '../../src/erofs/writer.js';
 import { TreeBuilder } from '../../src/layer/tree-builder.js';
+import type { TarEntry } from '../../src/tar/entry.js';
 import { TarReader } from '../../src/tar/reader.js';
 import { mergeLayers, type Compat } from '../../src/union/merge.js';
 import { makeTar, paxEntry, rawHeader, type TarPart } from '../support/tar.js';
@@ -482,6 +483,18 @@ t.test('a layer cannot cost much more than its bytes', async (t) => {
     },
     { code: 'LIMIT_EXCEEDED' },
     'attributes, if they are dropped',
+  );
+  const empty = Object.fromEntries(Array.from({ length: 7000 }, (_, i) => [`SCHILY.xattr.trusted.${i}`, '']));
+  const entries: TarEntry[] = [];
+  const one = new TarReader((found) => entries.push(found));
+  one.push(Buffer.concat([paxEntry(empty), rawHeader({})]));
+  const another = new TreeBuilder(one.notes);
+  t.throws(
+    () => {
+      for (let i = 0; i < 1000; i++) for (const found of entries) another.add(found);
+    },
+    { code: 'LIMIT_EXCEEDED' },
+    'attributes without a value too',
   );
 
   // Each link would map the 20,000 runs again: 40 million of them, 8 s.
