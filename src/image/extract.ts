@@ -10,14 +10,12 @@ import {
   closeSync,
   constants,
   fchmodSync,
-  fchownSync,
   fstatSync,
   ftruncateSync,
   lchownSync,
   linkSync,
   mkdirSync,
   openSync,
-  readdirSync,
   symlinkSync,
   writeSync,
   type BigIntStats,
@@ -26,6 +24,7 @@ import { S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../erofs/tree.js';
 import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 import { O_PATH, mknod, setTimes, setXattr } from '../native/files.js';
 import { Notes } from '../tar/notes.js';
+import { openEmpty } from './empty-directory.js';
 import { dataRuns } from './export.js';
 import type { ImageTree } from './tree.js';
 
@@ -51,6 +50,9 @@ const PIECE = 1 << 20;
 /** Entries between two breaths. */
 const BREATH = 64;
 const SET_IDS = 0o6000;
+const ACL = 'system.posix_acl_';
+/** An attribute is not for this file system, not for this kind of file (a default ACL of a file), or has no valid value. */
+const REFUSED = new Set(['ENOTSUP', 'EOPNOTSUPP', 'EACCES', 'EINVAL']);
 
 /**
  * Extracts the directory `start` as `directory`, which is made, or is there and empty; what is no directory, as `name`
@@ -75,42 +77,19 @@ export async function extractTree(
   }
 }
 
-function openEmpty(directory: string): number {
-  try {
-    mkdirSync(directory, { mode: 0o700 });
-  } catch (e) {
-    if (errnoOf(e) !== 'EEXIST') throw toLaminaError(e, `Cannot make ${directory}`);
-  }
-  let fd: number;
-  try {
-    fd = openSync(directory, O_RDONLY | O_DIRECTORY);
-  } catch (e) {
-    throw toLaminaError(e, `Cannot extract into ${directory}`);
-  }
-  try {
-    takeOver(fd);
-    if (readdirSync(`/proc/self/fd/${fd}`).length === 0) return fd;
-    throw new LaminaError('OUTPUT_EXISTS', `Cannot extract into ${directory}: the directory is not empty`, {
-      hint: 'Choose another, or an empty one.',
-      details: { path: directory },
-    });
-  } catch (e) {
-    closeSync(fd);
-    throw toLaminaError(e, `Cannot extract into ${directory}`);
-  }
-}
-
-/** Whose directory it was can change nothing in it any more, by descriptors of before either. */
-function takeOver(fd: number): void {
-  const [uid, gid] = [process.geteuid?.(), process.getegid?.()];
-  if (uid !== undefined && gid !== undefined && fstatSync(fd).uid !== uid) fchownSync(fd, uid, gid);
-  fchmodSync(fd, 0o700);
+/** Where something is; the root has none. */
+interface Place {
+  readonly parent: Place | undefined;
+  readonly name: string;
+  /** Names from the root to here. */
+  readonly depth: number;
 }
 
 /** A directory of the image that is being made, and what of it is still to come, last first. */
 interface Level {
   readonly nid: number;
   readonly name: string;
+  readonly place: Place | undefined;
   readonly todo: { readonly nid: number; readonly name: string }[];
   /** Of the directory on disk: found again by "..", it must be the same. */
   readonly identity: string;
@@ -122,8 +101,8 @@ class Extractor {
   readonly #options: ExtractOptions;
   readonly #notes = new Notes();
   readonly #levels: Level[] = [];
-  /** Where a file with several names has its first: the names of the directories, and its own. */
-  readonly #links = new Map<number, readonly string[]>();
+  /** Where a file with several names has the one that is nearest to the root. */
+  readonly #links = new Map<number, Place>();
   /** Of the directory that is being filled. Only this and the root are open: an image nests deeper than descriptors go. */
   #here: number;
   #entries = 0;
@@ -148,8 +127,15 @@ class Extractor {
   async run(start: number, name: string): Promise<void> {
     const whole = this.#type(start) === S_IFDIR;
     const identity = identityOf(this.#root);
-    if (whole) this.#levels.push({ nid: start, name: '', todo: this.#tree.entries(start).reverse(), identity });
-    else this.#levels.push({ nid: 0, name: '', todo: [{ nid: start, name }], identity });
+    if (whole)
+      this.#levels.push({
+        nid: start,
+        name: '',
+        place: undefined,
+        todo: this.#tree.entries(start).reverse(),
+        identity,
+      });
+    else this.#levels.push({ nid: 0, name: '', place: undefined, todo: [{ nid: start, name }], identity });
     let steps = 0;
     for (let level = this.#levels.at(-1); level !== undefined; level = this.#levels.at(-1)) {
       if (++steps % BREATH === 0) await this.#options.breathe();
@@ -169,23 +155,28 @@ class Extractor {
       this.#enter(nid, name, at);
       return;
     }
-    const first = this.#links.get(nid);
-    if (first !== undefined && this.#link(first, at, name)) return;
+    const known = this.#links.get(nid);
+    if (known !== undefined && this.#link(known, at, name)) {
+      if (known.depth > this.#levels.length) this.#links.set(nid, this.#placeOf(name));
+      return;
+    }
     if (type === S_IFREG) await this.#file(nid, at, name);
     else if (type === S_IFLNK) this.#symlink(nid, at, name);
     else if (!this.#node(nid, at, name)) return;
-    if (this.#tree.reader.nlink(nid) > 1) this.#links.set(nid, [...this.#names(), name]);
+    if (this.#tree.reader.nlink(nid) > 1) this.#links.set(nid, this.#placeOf(name));
   }
 
-  #names(): string[] {
-    return this.#levels.slice(1).map((level) => level.name);
+  /** Of a name in the directory that is being filled. */
+  #placeOf(name: string): Place {
+    return { parent: this.#levels.at(-1)?.place, name, depth: this.#levels.length };
   }
 
   #enter(nid: number, name: string, at: Buffer): void {
     const fd = openSync(at, OPEN_DIRECTORY);
     if (this.#here !== this.#root) closeSync(this.#here);
     this.#here = fd;
-    this.#levels.push({ nid, name, todo: this.#tree.entries(nid).reverse(), identity: identityOf(fd) });
+    const todo = this.#tree.entries(nid).reverse();
+    this.#levels.push({ nid, name, place: this.#placeOf(name), todo, identity: identityOf(fd) });
   }
 
   /** The directory's own attributes come last: what is made in it changes its time, and its mode may forbid it. */
@@ -240,7 +231,7 @@ class Extractor {
     const { reader } = this.#tree;
     symlinkSync(reader.readlink(nid), at);
     if (!this.#options.rootless) lchownSync(at, reader.uid(nid), reader.gid(nid));
-    this.#xattrs(nid, at, name, false);
+    this.#xattrs(nid, at, name, { follow: false, acls: false });
     setTimes(at, reader.mtime(nid), reader.mtimeNsec(nid));
   }
 
@@ -264,7 +255,10 @@ class Extractor {
     return true;
   }
 
-  /** Owner first: a change of it takes set-user-ID bits and capabilities away. */
+  /**
+   * Owner first: a change of it takes set-user-ID bits and capabilities away. Then attributes: the mode may forbid its owner to
+   * set them. ACLs after the mode, which would change them (acl(5), "Correspondence between ACL entries and file permission bits").
+   */
   #attributes(nid: number, fd: number, name: string): void {
     const { reader } = this.#tree;
     const { rootless } = this.#options;
@@ -275,36 +269,39 @@ class Extractor {
       mode &= ~SET_IDS;
     }
     if (!rootless) chownSync(at, reader.uid(nid), reader.gid(nid));
+    this.#xattrs(nid, at, name, { follow: true, acls: false });
     chmodSync(at, mode);
-    this.#xattrs(nid, at, name, true);
+    if (!rootless) this.#xattrs(nid, at, name, { follow: true, acls: true });
     setTimes(at, reader.mtime(nid), reader.mtimeNsec(nid), { follow: true });
   }
 
-  #xattrs(nid: number, at: Buffer, name: string, follow: boolean): void {
+  /** POSIX ACLs, or all others. */
+  #xattrs(nid: number, at: Buffer, name: string, { follow, acls }: { follow: boolean; acls: boolean }): void {
     this.#tree.reader.eachXattr(nid, (key, value) => {
       if (this.#options.rootless && !key.startsWith('user.')) {
         this.#note('a system or security attribute is left out', name);
         return;
       }
+      if (key.startsWith(ACL) !== acls) return;
       try {
         setXattr(at, key, value, { follow });
       } catch (e) {
-        if (errnoOf(e) !== 'ENOTSUP' && errnoOf(e) !== 'EOPNOTSUPP') throw e;
+        if (!REFUSED.has(errnoOf(e) ?? '')) throw e;
         this.#note('the file system does not take an attribute', name);
       }
     });
   }
 
   /** A further name for a file, found from the root again. False where it has to be a file of its own. */
-  #link(names: readonly string[], at: Buffer, name: string): boolean {
+  #link(known: Place, at: Buffer, name: string): boolean {
     let directory = this.#root;
     try {
-      for (const part of names.slice(0, -1)) {
+      for (const part of namesOf(known.parent)) {
         const next = openSync(child(directory, part), O_PATH | O_DIRECTORY | O_NOFOLLOW);
         if (directory !== this.#root) closeSync(directory);
         directory = next;
       }
-      linkSync(child(directory, names.at(-1) ?? ''), at);
+      linkSync(child(directory, known.name), at);
       return true;
     } catch (e) {
       // A directory on the way has its own mode already; or the file system has a limit.
@@ -317,12 +314,18 @@ class Extractor {
   }
 
   #note(what: string, name: string): void {
-    this.#notes.add(what, ['', ...this.#names(), name].join('/'));
+    this.#notes.add(what, ['', ...namesOf(this.#levels.at(-1)?.place), name].join('/'));
   }
 
   #type(nid: number): number {
     return this.#tree.reader.mode(nid) & S_IFMT;
   }
+}
+
+function namesOf(place: Place | undefined): string[] {
+  const names: string[] = [];
+  for (let p = place; p !== undefined; p = p.parent) names.push(p.name);
+  return names.reverse();
 }
 
 function child(directory: number, name: string): Buffer {

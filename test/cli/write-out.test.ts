@@ -18,6 +18,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
 import { compareTrees, type Ignore } from '../../scripts/compare-trees.js';
+import { getXattr } from '../../src/native/xattr.js';
 import { lamina, runCommand, type CliResult } from '../support/cli.js';
 import { startDaemon } from '../support/daemon.js';
 import { makeLayout, type MadeImage } from '../support/images.js';
@@ -174,6 +175,14 @@ t.test('as an ordinary user without owners, devices and privileged attributes', 
   t.equal(statSync(join(out, 'suid')).mode & 0o7777, 0o711);
   t.notOk(existsSync(join(out, 'chr')));
   t.equal(statSync(join(out, 'dir/locked')).mode & 0o777, 0);
+  for (const name of ['readonly', 'readonly/file']) {
+    t.equal(statSync(join(out, name)).mode & 0o222, 0);
+    t.equal(
+      getXattr(Buffer.from(join(out, name)), 'user.a')?.toString(),
+      'v',
+      'an attribute of what its owner may not write',
+    );
+  }
 });
 
 t.test('extract makes nothing outside its directory and over nothing that is there', async (t) => {
@@ -224,11 +233,28 @@ t.test('extract makes nothing outside its directory and over nothing that is the
   t.ok(lstatSync(join(directory, 'safe/out')).isSymbolicLink(), 'a link is made as a link, and not gone through');
 });
 
+t.test('extract goes on where a file takes no such attribute', async (t) => {
+  if (skipUnless(t, isRoot, 'file capabilities need root')) return;
+  const directory = tempDir(t);
+  const capability = paxEntry({ 'SCHILY.xattr.security.capability': 'none' });
+  const image = await makeLayout(join(directory, 'image'), {
+    layers: [{ entries: [capability, rawEntry({ name: 'f' }, 'x')] }],
+  });
+  const env = { LAMINA_STORE: join(directory, 'store') };
+  const made = await lamina(['extract', image.reference, join(directory, 'out')], { env });
+  t.equal(made.code, 0, made.stderr);
+  t.match(made.stderr, 'does not take an attribute: "/f"');
+  t.equal(readFileSync(join(directory, 'out/f'), 'utf8'), 'x');
+});
+
 t.test('paths deeper than a path may be long', async (t) => {
   const directory = tempDir(t);
   const deep = Array.from({ length: 3000 }, () => 'dd').join('/');
+  const links = ['y', 'z/z'].map((name) =>
+    Buffer.concat([paxEntry({ linkpath: `${deep}/leaf` }), rawEntry({ name, type: '1' })]),
+  );
   const image = await makeLayout(join(directory, 'image'), {
-    layers: [{ entries: [paxEntry({ path: `${deep}/leaf` }), rawEntry({ name: 'x' }, 'deep')] }],
+    layers: [{ entries: [paxEntry({ path: `${deep}/leaf` }), rawEntry({ name: 'x' }, 'deep'), ...links] }],
   });
   const env = { LAMINA_STORE: join(directory, 'store') };
   const made = await lamina(['extract', '--rootless', image.reference, join(directory, 'out')], { env });
@@ -238,6 +264,8 @@ t.test('paths deeper than a path may be long', async (t) => {
     encoding: 'utf8',
   });
   t.equal(found, '3001 4\n');
+  for (const name of ['y', 'z/z'])
+    t.equal(statSync(join(directory, 'out', name)).nlink, 3, 'further names, far from the first');
   const tar = await lamina(['export', image.reference, '-o', join(directory, 'flat.tar')], { env });
   t.equal(tar.code, 0, tar.stderr);
   const again = await makeLayout(join(directory, 'again'), {

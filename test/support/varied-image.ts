@@ -57,6 +57,10 @@ export function makeVariedImage(directory: string): Promise<MadeImage> {
       { name: 'GNUSparseFile.0/sparse' },
       Buffer.concat([Buffer.from(sparseMap.padEnd(512, '\0')), Buffer.alloc(1536, 'S')]),
     ),
+    paxEntry({ 'SCHILY.xattr.user.a': 'v' }),
+    rawEntry({ name: 'readonly/', type: '5', mode: 0o555 }),
+    paxEntry({ 'SCHILY.xattr.user.a': 'v' }),
+    rawEntry({ name: 'readonly/file', mode: 0o444 }, 'x'),
     { name: 'gone', content: 'x' },
   ];
   const upper = [
