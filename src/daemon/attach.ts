@@ -11,6 +11,7 @@ import { isLazy } from '../mount/layer-readers.js';
 import { mountAt, type MountInfo } from '../mount/mountinfo.js';
 import { mountOverlay } from '../mount/overlay.js';
 import { raiseReadAhead } from '../mount/read-ahead.js';
+import type { Fetcher } from '../source/fetch/fetcher.js';
 import type { BlobMount } from './blob-mount.js';
 import type { Connections } from './connections.js';
 import { withDeadline } from './deadline.js';
@@ -34,6 +35,7 @@ export interface AttacherOptions {
   readonly connections: Connections;
   readonly natives: NativeServers;
   readonly blobs: BlobMount;
+  readonly fetcher: Fetcher;
   readonly log: Logger;
 }
 
@@ -176,7 +178,9 @@ export class Attacher {
   #mountNative(record: MountRecord, target: string, learn: (facts: Partial<MountRecord>) => void): Promise<void> {
     const { flags, idMap, layers, treePath } = record;
     const mount = { target, source: sourceOf(record), subtype: SUBTYPE, allowOther: true, flags };
-    const what = { mount, treePath, layers, idMap: idMap ?? undefined };
+    const accesses = layers.flatMap(({ blob }) => (blob.kind === 'registry' ? [blob.access] : []));
+    const typed = this.#options.fetcher.typedFor(accesses);
+    const what = { mount, treePath, layers, idMap: idMap ?? undefined, typed };
     return this.#options.natives.open(record.id, what, (nativePid) => learn({ nativePid }));
   }
 

@@ -13,6 +13,7 @@ import { LayerReaders, type LayerSource } from '../mount/layer-readers.js';
 import { mapTree } from '../mount/map-tree.js';
 import { mountAt } from '../mount/mountinfo.js';
 import { pathOperations } from '../mount/path-operations.js';
+import type { TypedCredentials } from '../source/fetch/fetcher.js';
 import { withoutSeal } from '../store/sealed.js';
 import { Repetitions, createLogger } from './log.js';
 import { packageVersion } from './version.js';
@@ -22,6 +23,8 @@ export interface NativeMount {
   readonly treePath: string;
   readonly layers: readonly LayerSource[];
   readonly idMap: IdMap | undefined;
+  /** Credentials for the layers' registries. */
+  readonly typed: readonly TypedCredentials[];
 }
 
 /** The answer. */
@@ -36,7 +39,7 @@ const [id = ''] = process.argv.slice(2);
 const log = createLogger('fuse-native');
 const repetitions = new Repetitions();
 
-async function serve({ mount, treePath, layers, idMap }: NativeMount): Promise<void> {
+async function serve({ mount, treePath, layers, idMap, typed }: NativeMount): Promise<void> {
   const readers = new LayerReaders({
     memory: MEMORY,
     onHeal: ({ diffId }, offset, got) =>
@@ -46,7 +49,9 @@ async function serve({ mount, treePath, layers, idMap }: NativeMount): Promise<v
   // Reads wait here for a registry, one after the other: libfuse is served by this thread alone.
   if (layers.some(({ blob }) => blob.kind === 'registry')) {
     const { Fetcher } = await import('../source/fetch/fetcher.js');
-    new Fetcher({ userAgent: `lamina/${packageVersion()}` }).serveThisThread();
+    const fetcher = new Fetcher({ userAgent: `lamina/${packageVersion()}` });
+    for (const credentials of typed) fetcher.restore(credentials);
+    fetcher.serveThisThread();
   }
   const tree = mapTree(treePath);
   const fs = new ImageFs(

@@ -12,6 +12,7 @@ import type { DaemonStatus, LayerContent, MountContent } from '../../src/daemon/
 import { digestOf, parseDigest } from '../../src/digest/index.js';
 import { RegistryClient } from '../../src/source/registry/client.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
+import { loadFuseNative } from '../../src/mount/fuse-native.js';
 import { alone } from '../support/alone.js';
 import { runCommand } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
@@ -36,6 +37,15 @@ function cannotRun(t: Test): boolean {
     skipUnless(t, canMount, 'mounting needs root and /dev/fuse') ||
     skipUnless(t, missing.length === 0, `commands are missing: ${missing.join(', ')} (scripts/install-peers)`)
   );
+}
+
+function cannotLoadFuseNative(t: Test): boolean {
+  try {
+    loadFuseNative();
+    return false;
+  } catch (e) {
+    return skipUnless(t, false, (e as Error).message);
+  }
 }
 
 t.before(alone);
@@ -230,14 +240,18 @@ t.test('What containers have read first on one machine is fetched before it is r
   t.match(warned.stderr, /what refers to it cannot be listed/);
 });
 
-t.test('What was typed as --creds is known after a crash of the server, and in no file', async (t) => {
-  if (cannotRun(t)) return;
+/** An eStargz that is given only to who has a password, and a daemon. */
+async function servePrivate(t: Test): Promise<{ daemon: TestDaemon; reference: string }> {
   const registry = await startRegistry(t, { auth: true });
   const { tar, blob, annotations } = await makeEstargz(entries, { chunkSize: 256 * 1024 });
   const image = await makeLayout(tempDir(t), { layers: [{ tar, blob, annotations }] });
   push(image.reference, registry.host, 'private:1', ['--dest-creds', `${user}:${password}`]);
-  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
-  const reference = `docker://${registry.host}/private:1`;
+  return { daemon: await startDaemon(t, undefined, NO_BACKGROUND), reference: `docker://${registry.host}/private:1` };
+}
+
+t.test('What was typed as --creds is known after a crash of the server, and in no file', async (t) => {
+  if (cannotRun(t)) return;
+  const { daemon, reference } = await servePrivate(t);
   const mountpoint = await mounted(daemon, reference, '--engine', 'fuse', '--creds', `${user}:${password}`);
   await readFile(join(mountpoint, 'd/small-1'));
   const { stdout } = await daemon.lamina(['daemon', 'status', '--json']);
@@ -245,6 +259,14 @@ t.test('What was typed as --creds is known after a crash of the server, and in n
   t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE), 'what had to be fetched after it');
   const found = await runCommand('grep', ['-rl', password, daemon.run, daemon.store]);
   t.strictSame([found.code, found.stdout], [1, ''], 'no file has the password');
+});
+
+t.test('What was typed as --creds is known to the process of fuse-native', async (t) => {
+  if (cannotRun(t) || cannotLoadFuseNative(t)) return;
+  const { daemon, reference } = await servePrivate(t);
+  const creds = ['--creds', `${user}:${password}`];
+  const mountpoint = await mounted(daemon, reference, '--transport', 'fuse-native', ...creds);
+  t.ok((await readFile(join(mountpoint, 'large'))).equals(LARGE));
 });
 
 t.test('Of a registry that is far, more is asked for at once', async (t) => {

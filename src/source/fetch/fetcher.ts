@@ -86,7 +86,15 @@ export class Fetcher {
     return typed.name;
   }
 
-  /** Credentials that a process before this one kept. */
+  /** Those that some of these mean: for a process that fetches by itself. */
+  typedFor(accesses: readonly RegistryAccess[]): TypedCredentials[] {
+    const names = new Set(accesses.map(({ credentials }) => credentials));
+    return [...this.#kept.entries()]
+      .filter(([, name]) => names.has(name))
+      .map(([text, name]) => ({ name, value: JSON.parse(text) as TypedCredentials['value'] }));
+  }
+
+  /** Credentials that another process kept. */
   restore({ name, value }: TypedCredentials): void {
     this.#kept.set(JSON.stringify(value), name);
     this.#tell({ op: 'credentials', name, value }, []);

@@ -28,8 +28,8 @@ export async function retrying<T>(
     } catch (e) {
       if (n >= attempts || !isTransient(e)) throw e;
       const backOff = Math.min(capMs, baseMs * 2 ** (n - 1));
-      // At least half of it, so that a crowd spreads out and nobody comes back at once.
-      const wait = retryAfterOf(e) ?? backOff * (0.5 + Math.random() / 2);
+      // At least half of it, so that a crowd spreads out and nobody comes back at once, whatever the registry says.
+      const wait = Math.max(retryAfterOf(e) ?? 0, backOff * (0.5 + Math.random() / 2));
       if (performance.now() + wait > end) throw e;
       await sleep(wait, undefined, signal === undefined ? {} : { signal }).catch(() => signal?.throwIfAborted());
     }
