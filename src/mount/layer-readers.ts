@@ -58,8 +58,8 @@ interface Places {
   sources: readonly LayerSource[];
   /** Which is read from. */
   current: number;
-  /** How many have failed, one after the other, since one was read from. */
-  failed: number;
+  /** What those have failed with that were tried, one after the other, since one was read from. */
+  failures: unknown[];
 }
 
 /** Open readers, each with two or three descriptors and a mapping; the earliest opened beyond this are closed. */
@@ -93,7 +93,7 @@ export class LayerReaders {
       sources.findIndex((source) => JSON.stringify(source) === read),
       0,
     );
-    this.#places.set(slot, { sources, current, failed: 0 });
+    this.#places.set(slot, { sources, current, failures: [] });
     if (JSON.stringify(sources[current]) !== read) this.#close(slot);
   }
 
@@ -148,13 +148,13 @@ export class LayerReaders {
     });
   }
 
-  /** Where one place fails, the next is tried; when all have, in turn, what the last failed with is thrown. */
+  /** Where one place fails, the next is tried; when all have, what the first failed with is thrown. */
   #somewhere(slot: number, act: () => boolean): boolean {
     for (;;) {
       try {
         const done = act();
         const places = this.#places.get(slot);
-        if (done && places !== undefined) places.failed = 0;
+        if (done && places !== undefined) places.failures = [];
         return done;
       } catch (e) {
         const failure = e instanceof NotAtHand ? failureOf(this.failure, e) : e;
@@ -162,21 +162,22 @@ export class LayerReaders {
           this.missing = e;
           return false;
         }
-        if (!this.#goOn(slot)) throw failure;
+        this.#goOn(slot, failure);
       }
     }
   }
 
-  /** To the next place. False where all have failed; the next read begins again. */
-  #goOn(slot: number): boolean {
+  /** To the next place. Throws the first failure where all have failed; the next read begins with the same place again. */
+  #goOn(slot: number, failure: unknown): void {
     const places = this.#places.get(slot);
-    if (places === undefined || places.sources.length < 2) return false;
-    places.failed++;
+    if (places === undefined || places.sources.length < 2) throw failure;
+    places.failures.push(failure);
     places.current = (places.current + 1) % places.sources.length;
     this.#close(slot);
-    if (places.failed < places.sources.length) return true;
-    places.failed = 0;
-    return false;
+    if (places.failures.length < places.sources.length) return;
+    const [first] = places.failures;
+    places.failures = [];
+    throw first;
   }
 
   /** Closes the readers of layers that no mount of this daemon uses; they open again when they are read after all. */
