@@ -18,7 +18,7 @@ import { digest, makeLayout } from '../support/images.js';
 import { password, push, startRegistry, user } from '../support/registry.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
-import { makeUnpackedHardImage, neededCommands, type UnpackedImage } from './hard-image.js';
+import { makeUnpackedHardImage, neededCommands, type UnpackedImage } from '../mount/hard-image.js';
 
 const needed = ['umoci', 'skopeo', 'docker-registry', ...neededCommands];
 const missing = needed.filter((name) => !commandExists(name));
