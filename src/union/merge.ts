@@ -102,7 +102,10 @@ class Merge {
   #putDeferred(deferred: readonly Place[], device: number): void {
     let left = this.#putInTurn(deferred, device);
     // A link to a symlink, or in the place of one, may have led elsewhere what others name.
-    for (let round = 1; round < ROUNDS_MAX && left.length > 0; round++) left = this.#putInTurn(left, device);
+    for (let [round, before] = [1, Infinity]; round < ROUNDS_MAX && left.length > 0 && left.length < before; round++) {
+      before = left.length;
+      left = this.#putInTurn(left, device);
+    }
     if (left[0] !== undefined) throw missingTarget(left[0]);
   }
 
