@@ -5,7 +5,7 @@
 import type { PreparedLayer } from '../image/known-layer.js';
 import type { VerifyMode } from '../layer/reader.js';
 import { FIRST_SLOT } from '../mount/blobfs.js';
-import type { LayerSource } from '../mount/layer-readers.js';
+import { isSameSource, type LayerSource } from '../mount/layer-readers.js';
 
 export class Slots {
   /** Where each layer is to be had: as its mounts know it. */
@@ -56,8 +56,8 @@ export class Slots {
   /** The layer is to be had where the mounts that are left know it, if any is. True where that is not as before. */
   keepPlaces(slot: number, left: readonly LayerSource[]): boolean {
     const before = this.places(slot);
-    const known = new Set(left.filter((source) => source.slot === slot).map((source) => JSON.stringify(source)));
-    const places = before.filter((source) => known.has(JSON.stringify(source)));
+    const known = left.filter((source) => source.slot === slot);
+    const places = before.filter((place) => known.some((source) => isSameSource(source, place)));
     if (places.length === 0 || places.length === before.length) return false;
     this.#places.set(slot, places);
     return true;
@@ -77,8 +77,7 @@ export class Slots {
 
   #put(source: LayerSource): void {
     const places = this.places(source.slot);
-    const text = JSON.stringify(source);
-    if (!places.some((known) => JSON.stringify(known) === text)) this.#places.set(source.slot, [...places, source]);
+    if (!places.some((known) => isSameSource(known, source))) this.#places.set(source.slot, [...places, source]);
     this.#byContent.set(contentKey(source), source.slot);
   }
 }

@@ -28,6 +28,11 @@ export interface LayerSource {
   readonly verify: VerifyMode;
 }
 
+/** Whether two descriptions of one layer say the same. */
+export function isSameSource(a: LayerSource | undefined, b: LayerSource | undefined): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
 /** Whether the layer is known by an index from elsewhere: what is read of it has to be fetched first. */
 export function isLazy({ mapPath, directory }: Pick<LayerSource, 'mapPath' | 'directory'>): boolean {
   return mapPath === '' || dirname(mapPath) === directory;
@@ -88,13 +93,10 @@ export class LayerReaders {
     if (first === undefined) return;
     const { slot } = first;
     const before = this.#places.get(slot);
-    const read = JSON.stringify(before?.sources[before.current]);
-    const current = Math.max(
-      sources.findIndex((source) => JSON.stringify(source) === read),
-      0,
-    );
-    this.#places.set(slot, { sources, current, failures: [] });
-    if (JSON.stringify(sources[current]) !== read) this.#close(slot);
+    const read = before?.sources[before.current];
+    const found = sources.findIndex((source) => isSameSource(source, read));
+    this.#places.set(slot, { sources, current: Math.max(found, 0), failures: [] });
+    if (found < 0) this.#close(slot);
   }
 
   has(slot: number): boolean {
