@@ -26,11 +26,12 @@ import { seal } from '../store/sealed.js';
 import { publish, syncDirectory, writeDurably } from '../store/store.js';
 import { TarReader } from '../tar/reader.js';
 import { CHUNK, appendixStart, chunkLength, encodeChunks, type Chunks } from './chunks.js';
+import { openData } from './data-file.js';
 import type { Appendix } from './extents.js';
 import type { HashResult, PassSink } from './hasher.js';
 import { encodeMap, type MapFacts } from './map.js';
 import { ChunkMemory } from './memory.js';
-import { ChunkReader, KEEP_AFTER, openData } from './reader.js';
+import { ChunkReader, KEEP_AFTER } from './reader.js';
 import { TreeBuilder } from './tree-builder.js';
 
 export interface IndexJob {

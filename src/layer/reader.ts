@@ -5,7 +5,7 @@
  * `data` has no journal and no map of what is in it: a chunk is there if and only if it hashes right. A hole, a torn
  * write and a flipped bit look the same and are filled again. When the source gives wrong bytes too, the read fails.
  */
-import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeFrom } from '../compress/index.js';
 import { sha256, type Digest } from '../digest/index.js';
@@ -13,10 +13,12 @@ import { LaminaError, errnoOf } from '../errors.js';
 import { openBlob, type BlobLocation, type RandomAccessBlob } from '../source/blob.js';
 import type { ByteRange } from '../source/fetch/block-file.js';
 import { CHUNK, appendixStart, chunkLength, readChunks, type Chunks } from './chunks.js';
+import { openData, readData } from './data-file.js';
 import type { Copy } from './extents.js';
 import { LayerMap } from './map.js';
 import type { ChunkMemory } from './memory.js';
 import { contentWithin, type Unit } from './parts.js';
+import { SpanChunks } from './span-chunks.js';
 
 /** Hash cached bytes on every read that reaches us, or once in a reader's life. Plain blobs are hashed on every read. */
 export type VerifyMode = 'every-read' | 'first-read';
@@ -340,39 +342,6 @@ export class ChunkReader {
 
 const EMPTY = Buffer.alloc(0);
 
-/** Cuts a run of output into chunks; what comes before the first border is dropped. */
-class SpanChunks {
-  readonly #chunk = Buffer.allocUnsafe(CHUNK);
-  readonly #streamSize: number;
-  readonly #onChunk: (chunk: number, bytes: Buffer) => void;
-  #drop: number;
-  #index: number;
-  #filled = 0;
-
-  constructor(start: number, first: number, streamSize: number, onChunk: (chunk: number, bytes: Buffer) => void) {
-    this.#drop = first * CHUNK - start;
-    this.#index = first;
-    this.#streamSize = streamSize;
-    this.#onChunk = onChunk;
-  }
-
-  push(output: Uint8Array): void {
-    let at = Math.min(this.#drop, output.length);
-    this.#drop -= at;
-    while (at < output.length) {
-      const size = Math.min(CHUNK, this.#streamSize - this.#index * CHUNK);
-      if (size <= 0) return;
-      const n = Math.min(size - this.#filled, output.length - at);
-      this.#chunk.set(output.subarray(at, at + n), this.#filled);
-      this.#filled += n;
-      at += n;
-      if (this.#filled < size) continue;
-      this.#filled = 0;
-      this.#onChunk(this.#index++, this.#chunk.subarray(0, size));
-    }
-  }
-}
-
 /** Undefined where the blob is gone. */
 function openIfThere(location: BlobLocation): RandomAccessBlob | undefined {
   try {
@@ -381,26 +350,4 @@ function openIfThere(location: BlobLocation): RandomAccessBlob | undefined {
     if (e instanceof LaminaError && e.code === 'BLOB_MISSING') return undefined;
     throw e;
   }
-}
-
-/** A data file, to be written where that is possible. */
-export function openData(path: string): { fd: number; writable: boolean } {
-  try {
-    return { fd: openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600), writable: true };
-  } catch (e) {
-    if (!['EROFS', 'EACCES', 'EPERM'].includes(errnoOf(e) ?? '')) throw e;
-    return { fd: openSync(path, 'r'), writable: false };
-  }
-}
-
-/** Bytes read; the rest of the buffer is zeros, as a hole at the end of the file would be. */
-function readData(fd: number, buffer: Buffer, position: number): number {
-  let done = 0;
-  while (done < buffer.length) {
-    const n = readSync(fd, buffer, done, buffer.length - done, position + done);
-    if (n === 0) break;
-    done += n;
-  }
-  buffer.fill(0, done);
-  return done;
 }

@@ -18,7 +18,8 @@ import { readSealed } from '../store/sealed.js';
 import { CHUNK } from './chunks.js';
 import type { LayerReader } from './layer-reader.js';
 import { contentWithin, type Unit } from './parts.js';
-import { openData, type ChunkReaderOptions } from './reader.js';
+import { openData } from './data-file.js';
+import type { ChunkReaderOptions } from './reader.js';
 import { SociTable } from './soci-table.js';
 import { TocTable, type ChunkTable, type LayerChunk } from './toc-table.js';
 

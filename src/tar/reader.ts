@@ -10,8 +10,9 @@
  * always win over the header's own size.
  */
 import { LaminaError } from '../errors.js';
-import type { DataRun, EntryOrigin, EntryType, TarEntry } from './entry.js';
-import { BLOCK, isZeroBlock, longText, parseHeader, parseNumber, parseOwner, type TarHeader } from './header.js';
+import { entryOf, originOf, type Described } from './described.js';
+import type { DataRun, EntryType, TarEntry } from './entry.js';
+import { BLOCK, isZeroBlock, longText, parseHeader, parseNumber, type TarHeader } from './header.js';
 import { Notes } from './notes.js';
 import { META_LIMIT, PaxRecords } from './pax.js';
 import {
@@ -28,8 +29,6 @@ import {
 
 /** Segments of all sparse files of one archive: what they take in memory stays below 100 MB. */
 const SEGMENTS_MAX = 2_000_000;
-/** 2^32 - 1 means "leave it" to chown(2). */
-const ID_MAX = 0xffff_fffe;
 
 const types: Readonly<Record<string, EntryType>> = {
   '0': 'file',
@@ -55,17 +54,11 @@ type Expected =
   | { readonly kind: 'map'; readonly file: PendingFile; readonly reader: MapReader; used: number };
 
 /** A sparse file whose map is not complete. */
-interface PendingFile {
-  readonly header: TarHeader;
-  readonly records: PaxRecords | undefined;
-  readonly name: string;
-  readonly linkName: string;
+interface PendingFile extends Described {
   readonly realSize: number;
   /** Bytes that the archive has for it. */
   readonly stored: number;
   readonly map: number[];
-  readonly offset: number;
-  readonly origin: Omit<EntryOrigin, 'position'> | undefined;
 }
 
 const HEADER: Expected = { kind: 'header' };
@@ -331,33 +324,9 @@ export class TarReader {
     if (complete) this.#segments += count;
   }
 
-  #emit(
-    type: EntryType,
-    { header, records, name, linkName, offset, origin }: Omit<PendingFile, 'realSize' | 'map' | 'stored'>,
-    size: number,
-    data: readonly DataRun[],
-  ): void {
-    const time = records?.time('mtime', offset);
-    const seconds = time?.seconds ?? header.mtime;
-    const mtime = Math.max(Math.min(seconds, Number.MAX_SAFE_INTEGER), Number.MIN_SAFE_INTEGER);
-    if (mtime !== seconds) this.notes.add('a modification time is out of range', name);
-    const device = type === 'char' || type === 'block';
-    const entry: TarEntry = {
-      type,
-      name,
-      linkName: type === 'hardlink' || type === 'symlink' ? linkName : '',
-      mode: header.mode,
-      uid: checkedId(records?.integer('uid', offset) ?? header.uid, 'user', name, offset),
-      gid: checkedId(records?.integer('gid', offset) ?? header.gid, 'group', name, offset),
-      mtime,
-      mtimeNsec: mtime === seconds ? (time?.nsec ?? 0) : 0,
-      size,
-      devMajor: device ? header.devMajor : 0,
-      devMinor: device ? header.devMinor : 0,
-      xattrs: records?.xattrs ?? NO_XATTRS,
-      data,
-      order: ++this.#order,
-    };
+  #emit(type: EntryType, described: Described, size: number, data: readonly DataRun[]): void {
+    const entry = entryOf(described, { type, size, data, order: ++this.#order }, this.notes);
+    const { origin } = described;
     this.#onEntry(origin === undefined ? entry : { ...entry, origin: { ...origin, position: this.#position } });
   }
 
@@ -365,19 +334,6 @@ export class TarReader {
     this.#padding = (BLOCK - (size % BLOCK)) % BLOCK;
     this.#skip = size + this.#padding;
   }
-}
-
-const NO_XATTRS: ReadonlyMap<string, Buffer> = new Map();
-const NO_RECORDS: ReadonlyMap<string, string> = new Map();
-
-function originOf(bytes: Buffer, at: number, records: PaxRecords | undefined): Omit<EntryOrigin, 'position'> {
-  const { uname, gname, mode } = parseOwner(bytes, at);
-  return {
-    mode,
-    uname: records?.get('uname') ?? uname,
-    gname: records?.get('gname') ?? gname,
-    records: records?.all ?? NO_RECORDS,
-  };
 }
 
 function checkedSize(size: number, offset: number): number {
@@ -389,13 +345,6 @@ function checkedSize(size: number, offset: number): number {
       details: { offset },
     },
   );
-}
-
-function checkedId(id: number, what: string, name: string, offset: number): number {
-  if (Number.isInteger(id) && id >= 0 && id <= ID_MAX) return id;
-  throw new LaminaError('METADATA_INVALID', `The ${what} ID of the tar entry at byte ${offset} is out of range`, {
-    details: { offset, name: Buffer.from(name.slice(0, 200), 'latin1').toString('utf8') },
-  });
 }
 
 /** Go forgets such records, GNU tar, bsdtar and Python keep them for the next file, and by a size disagree on where that ends. */

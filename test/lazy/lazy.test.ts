@@ -14,7 +14,7 @@ import { RegistryClient } from '../../src/source/registry/client.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { loadFuseNative } from '../../src/mount/fuse-native.js';
 import { alone } from '../support/alone.js';
-import { runCommand } from '../support/cli.js';
+import { runCommand, type CliResult } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { makeEstargz, type EstargzOptions } from '../support/estargz.js';
@@ -445,6 +445,25 @@ function seekableZstd(bytes: Buffer): Buffer {
   return Buffer.concat([...frames, header, ...table, footer]);
 }
 
+interface Indexed {
+  readonly proxy: FaultProxy;
+  readonly reference: string;
+  /** The daemon of the machine that has made the indexes. */
+  readonly maker: TestDaemon;
+  readonly pushed: CliResult;
+}
+
+/** An image in a registry, behind a proxy, with the indexes that one machine has put beside it. */
+async function serveIndexed(t: Test, host: string, image: MadeImage): Promise<Indexed> {
+  push(image.reference, host, 'app:1');
+  const proxy = await startFaultProxy(t, host);
+  const reference = `docker://${proxy.host}/app:1`;
+  const maker = await startDaemon(t, undefined, NO_BACKGROUND);
+  const pushed = await maker.lamina(['index', '--push', reference]);
+  t.equal(pushed.code, 0, pushed.stderr);
+  return { proxy, reference, maker, pushed };
+}
+
 t.test('Layers of all kinds are lazy where a Lamina index refers to their image', async (t) => {
   if (cannotRun(t) || skipUnless(t, commandExists('zstd'), 'the command zstd is missing')) return;
   const registry = await startRegistry(t);
@@ -457,12 +476,7 @@ t.test('Layers of all kinds are lazy where a Lamina index refers to their image'
     }),
   );
   const image = await makeLayout(tempDir(t), { layers });
-  push(image.reference, registry.host, 'app:1');
-  const proxy = await startFaultProxy(t, registry.host);
-  const reference = `docker://${proxy.host}/app:1`;
-  const maker = await startDaemon(t, undefined, NO_BACKGROUND);
-  const pushed = await maker.lamina(['index', '--push', reference]);
-  t.equal(pushed.code, 0, pushed.stderr);
+  const { proxy, reference, maker, pushed } = await serveIndexed(t, registry.host, image);
   t.match(pushed.stderr, /a SOCI index of 2 layers/);
   t.match(pushed.stderr, /a Lamina index of 3 layers, to/);
   const whole = await mounted(maker, reference);
@@ -570,12 +584,7 @@ t.test('A gzip layer is mounted without its content where a SOCI index refers to
   const registry = await startRegistry(t);
   const content = noise(12_000_000, 'soci');
   const image = await makeLayout(tempDir(t), { layers: [{ entries: [...entries, { name: 'soci', content }] }] });
-  push(image.reference, registry.host, 'app:1');
-  const proxy = await startFaultProxy(t, registry.host);
-  const reference = `docker://${proxy.host}/app:1`;
-  const maker = await startDaemon(t, undefined, NO_BACKGROUND);
-  const pushed = await maker.lamina(['index', '--push', reference]);
-  t.equal(pushed.code, 0, pushed.stderr);
+  const { proxy, reference, maker, pushed } = await serveIndexed(t, registry.host, image);
   t.match(pushed.stderr, /Pushed sha256:[0-9a-f]{64}, a SOCI index of 1 layer/);
   const directory = join(maker.directory, 'soci');
   t.equal((await maker.lamina(['index', '--soci', directory, reference])).code, 0);
