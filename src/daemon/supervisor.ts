@@ -45,8 +45,10 @@ export type Message =
 
 const FAILED = 1;
 
-/** Clients wait a little longer (client.ts). */
-const RESTART_DELAY_MAX_MS = 8000;
+/** After a server that never served, which the next one will hardly do either. Clients wait a little longer (client.ts). */
+const STILLBORN_DELAY_MAX_MS = 8000;
+/** After one that did: readers of all mounts wait for the next. */
+const RESTART_DELAY_MAX_MS = 1000;
 /** A server that has served this long was well: the next restart is immediate again. */
 const HEALTHY_AFTER_MS = 5000;
 /** A server that dies so often in a row, without having served, will do so again; when no mount is lost by it, we end. */
@@ -138,7 +140,8 @@ class Supervisor {
     }
     log('warn', 'the server died; starting another', { code, signal, restarts: this.#restarts, held: this.#held.size });
     setTimeout(() => this.start(), this.#delay);
-    this.#delay = Math.min(this.#delay * 2 + 50, RESTART_DELAY_MAX_MS);
+    const longest = this.#servingSince === undefined ? STILLBORN_DELAY_MAX_MS : RESTART_DELAY_MAX_MS;
+    this.#delay = Math.min(this.#delay * 2 + 50, longest);
   }
 
   #handle(server: ChildProcess, request: Request): void {

@@ -2,6 +2,7 @@
  * From an image to what a mount or a browser needs: every layer indexed, the layers' trees merged. Both are done once
  * and kept in the store, so the second time nothing is left to do.
  */
+import { setMaxListeners } from 'node:events';
 import { basename, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { createHasher, sha256, type Digest } from '../digest/index.js';
@@ -104,6 +105,8 @@ async function prepareLayers(
   { store, onProgress, signal, fetcher, prefetches }: PrepareOptions,
 ): Promise<Known[]> {
   const cancel = new AbortController();
+  // Every layer that waits for its turn listens to it.
+  setMaxListeners(0, cancel.signal);
   const stop = (): void => cancel.abort(signal?.reason);
   signal?.addEventListener('abort', stop, { once: true });
   /** A layer that comes twice is indexed once. */

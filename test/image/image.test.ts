@@ -144,12 +144,17 @@ t.test('a layer that cannot be used is named and leaves the others whole', async
 
 t.test('one bad layer among many ends it all, whatever still waits for a thread', async (t) => {
   const { dir, store } = setup(t);
+  const warnings: Error[] = [];
+  const keep = (warning: Error): number => warnings.push(warning);
+  process.on('warning', keep);
+  t.teardown(() => process.off('warning', keep));
   const good = Array.from({ length: 20 }, (_, i) => ({ entries: [{ name: `f${i}`, content: 'x' }] }));
   const blob = Buffer.from('no layer '.repeat(1000));
   const { reference } = await makeLayout(dir, { layers: [{ entries: [], blob }, ...good] });
   const e = await failure(prepare(store, reference));
   t.equal(e.code, 'TAR_INVALID');
   t.match(e.message, /layer 1 of 21/);
+  t.same(warnings, [], 'Node sees no leak in what waits');
   t.same(readdirSync(join(store.path, 'tmp')), []);
   const image = await resolveImage(parseReference(reference, '/'));
   const signal = AbortSignal.abort(new Error('before it began'));
