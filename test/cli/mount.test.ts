@@ -8,7 +8,7 @@ import type { Test } from 'tap';
 import type { DaemonStatus, MountStatus } from '../../src/daemon/protocol.js';
 import { readMountInfo } from '../../src/mount/mountinfo.js';
 import { killDaemon } from '../../scripts/leftovers.js';
-import { alone } from '../support/alone.js';
+import { watchesMounts } from '../support/namespaces.js';
 import { cliPath, lamina, runCommand, type CliResult } from '../support/cli.js';
 import { until } from '../support/daemon.js';
 import { makeLayout, type MadeImage } from '../support/images.js';
@@ -46,7 +46,7 @@ async function place(t: Test): Promise<Place> {
 
 const parse = <T>({ stdout }: CliResult): T => JSON.parse(stdout) as T;
 
-t.before(alone);
+t.before(watchesMounts);
 
 t.test('mount, mounts, umount', async (t) => {
   if (skipUnless(t, isRoot, 'mounting needs root')) return;

@@ -8,7 +8,7 @@ import type { Test } from 'tap';
 import { killDaemon } from '../../scripts/leftovers.js';
 import { findExecutable } from '../../src/mount/executable.js';
 import type { MountStatus } from '../../src/daemon/protocol.js';
-import { alone } from '../support/alone.js';
+import { makesNamespaces } from '../support/namespaces.js';
 import { cliPath, lamina, runCommand, type CliOptions, type CliResult } from '../support/cli.js';
 import { until } from '../support/daemon.js';
 import { isRoot, skipUnless } from '../support/skip.js';
@@ -51,7 +51,7 @@ async function place(t: Test, config: Record<string, unknown> = {}): Promise<Pla
   };
 }
 
-t.before(alone);
+t.before(makesNamespaces);
 
 t.test('run', async (t) => {
   if (skipUnless(t, isRoot && hasRunc, 'needs root and runc')) return;

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { DaemonClient } from '../../src/daemon/client.js';
 import { isAlive } from '../../src/daemon/process.js';
-import { alone } from '../support/alone.js';
+import { watchesMounts } from '../support/namespaces.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
@@ -26,7 +26,7 @@ async function killServer(client: DaemonClient, daemon: TestDaemon): Promise<Dae
   }
 }
 
-t.before(alone);
+t.before(watchesMounts);
 
 for (const engine of engines) {
   t.test(`${engine}: the server is killed under readers, who notice nothing`, async (t) => {

@@ -7,13 +7,13 @@ import { cp, mkdir, readFile, readdir, readlink, rm, stat, truncate, writeFile }
 import { join } from 'node:path';
 import t from 'tap';
 import { setup, connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, sumOf } from './fixture.js';
-import { alone } from '../support/alone.js';
+import { makesNamespaces } from '../support/namespaces.js';
 import { failure } from '../support/failure.js';
 import { makeLayout } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
 
-t.before(alone);
+t.before(makesNamespaces);
 
 t.test('mounts', async (t) => {
   if (skipUnless(t, isRoot, 'mounting needs root')) return;

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { bindLibrary } from '../../src/native/library.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
-import { alone } from '../support/alone.js';
+import { makesNamespaces } from '../support/namespaces.js';
 import { runCommand, type CliResult } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
 import { makeLayout, type MadeImage } from '../support/images.js';
@@ -80,7 +80,7 @@ function replaced(directory: string, path: string, content: string): string {
   return `mount --bind ${file} ${path}`;
 }
 
-t.before(alone);
+t.before(makesNamespaces);
 
 t.test('koffi is not installed, or its binary is missing or may not be loaded', async (t) => {
   if (cannotRun(t)) return;
@@ -112,6 +112,20 @@ t.test('koffi is not installed, or its binary is missing or may not be loaded', 
   }
   const inspected = await sh([...ways['not installed'][0], '$L inspect $IMAGE']);
   t.equal(inspected.code, 0, `documents can be looked at: ${inspected.stderr}`);
+  t.strictSame(readdirSync(join(directory, 'mnt')), []);
+});
+
+t.test('libfuse 2 is not there, and fuse-native is asked for', async (t) => {
+  if (cannotRun(t)) return;
+  if (skipUnless(t, existsSync(join(projectRoot, 'node_modules/fuse-native')), 'fuse-native is not installed')) return;
+  const { directory, sh } = await place(t);
+  const found = '$(/sbin/ldconfig -p | sed -n "s/.*libfuse.so.2.*=> //p")';
+  const { code, stderr } = await sh([
+    `for l in ${found}; do mount --bind /dev/null $l; done`,
+    '$L mount --transport fuse-native $IMAGE mnt',
+  ]);
+  t.equal(code, 1);
+  t.match(stderr, /Cannot load fuse-native: [^]*libfuse\.so\.2[^]*apt-get install libfuse2/);
   t.strictSame(readdirSync(join(directory, 'mnt')), []);
 });
 

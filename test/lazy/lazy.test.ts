@@ -13,7 +13,7 @@ import { digestOf, parseDigest } from '../../src/digest/index.js';
 import { RegistryClient } from '../../src/source/registry/client.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { loadFuseNative } from '../../src/mount/fuse-native.js';
-import { alone } from '../support/alone.js';
+import { watchesMounts } from '../support/namespaces.js';
 import { runCommand, type CliResult } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
@@ -48,7 +48,7 @@ function cannotLoadFuseNative(t: Test): boolean {
   }
 }
 
-t.before(alone);
+t.before(watchesMounts);
 
 /** Bytes that no compressor makes smaller. */
 function noise(size: number, seed: string): Buffer {

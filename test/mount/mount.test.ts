@@ -18,7 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
-import { alone } from '../support/alone.js';
+import { watchesMounts } from '../support/namespaces.js';
 import { runCommand } from '../support/cli.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { blobPath, type MadeImage } from '../support/images.js';
@@ -41,7 +41,7 @@ function hardImage(): { image: MadeImage; oracle: string; randomHash: string } {
   return shared;
 }
 
-t.before(alone);
+t.before(watchesMounts);
 
 t.before(async () => {
   if (!canMount || missing.length > 0) return;

@@ -9,7 +9,7 @@ import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
 import { DaemonClient } from '../../src/daemon/client.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
-import { alone } from '../support/alone.js';
+import { watchesMounts } from '../support/namespaces.js';
 import { cliPath, runCommand } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
@@ -40,7 +40,7 @@ function hardImage(): UnpackedImage {
   return hard;
 }
 
-t.before(alone);
+t.before(watchesMounts);
 t.before(async () => {
   if (canMount && missing.length === 0) hard = await makeUnpackedHardImage(tempDir(t));
 });

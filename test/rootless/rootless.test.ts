@@ -11,7 +11,7 @@ import type { RuntimeSpec } from '../../src/bundle/defaults.js';
 import { userAllowOther } from '../../src/mount/fusermount.js';
 import { mapId } from '../../src/mount/id-map.js';
 import { ownIds } from '../../src/mount/subordinate-ids.js';
-import { alone } from '../support/alone.js';
+import { makesNamespaces } from '../support/namespaces.js';
 import { runCommand, type CliResult } from '../support/cli.js';
 import { commandExists } from '../support/commands.js';
 import type { MadeImage } from '../support/images.js';
@@ -100,7 +100,7 @@ async function place(t: Test): Promise<Place> {
   return { image, person };
 }
 
-t.before(alone);
+t.before(makesNamespaces);
 
 t.test('subordinate ids', async (t) => {
   const user = { uid: 1000, gid: 1001, name: 'me' };
