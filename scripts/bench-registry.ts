@@ -1,14 +1,17 @@
 /**
  * `npm run bench:registry`: how soon a container runs whose image is in a registry, and what is fetched until then; beside
  * pulling the image whole, and beside stargz-snapshotter where containerd-stargz-grpc and
- * ctr-remote are (Debian has only the latter). The registry is
- * Debian's docker-registry on this machine. Every measurement begins with nothing of the image in the store, a daemon that
- * has run another image and had some seconds of rest since, and dropped caches. "With a trace": another machine has run numpy and pushed what was read. Needs root, /dev/fuse and scripts/install-peers.
+ * ctr-remote are (Debian has only the latter). The registry is Debian's docker-registry on this machine. Every measurement
+ * begins with nothing of the image in the store, a daemon that has run another image and had some seconds of rest since, and
+ * dropped caches. "With a trace": another machine has run numpy and pushed what was read. Needs root, /dev/fuse and
+ * scripts/install-peers.
  *
- *     npm run bench:registry -- [--image DIR[:TAG]] [--estargz ARCHIVE] [--runs N] [--slow] [--only NAME]... [--json]
+ *     npm run bench:registry -- [--image DIR[:TAG]] [--estargz ARCHIVE] [--optimized ARCHIVE] [--runs N] [--slow]
+ *                               [--only NAME]... [--json]
  *
- * The image is .cache/images/app.oci (scripts/make-images); `--estargz` is the same as converted by ctr-remote, an
- * oci-archive. `--slow`: over a link of 100 Mbit/s with a round trip of 20 ms.
+ * The image is .cache/images/app.oci (scripts/make-images); `--estargz` is the same as converted by `ctr-remote image
+ * convert --estargz`, `--optimized` as by `ctr-remote image optimize`, with what numpy reads first in each layer: both
+ * oci-archives. `--slow`: over a link of 100 Mbit/s with a round trip of 20 ms.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
@@ -30,6 +33,7 @@ import { startSlowLink, type SlowLink } from './slow-link.js';
 interface Options {
   readonly image: string;
   readonly estargz: string | undefined;
+  readonly optimized: string | undefined;
   readonly runs: number;
   readonly slow: boolean;
   readonly only: readonly string[];
@@ -141,7 +145,7 @@ class Bench {
   }
 
   async #push(host: string): Promise<void> {
-    const { image, estargz } = this.#options;
+    const { image, estargz, optimized } = this.#options;
     const copy = (from: string, name: string): Promise<unknown> =>
       run('skopeo', [...COPY, '--dest-tls-verify=false', from, `docker://${host}/${name}:latest`]);
     await copy(`oci:${image}`, 'gzip');
@@ -153,6 +157,7 @@ class Bench {
     for (const name of estargz === undefined ? [] : ['estargz', 'traced']) {
       await copy(`oci-archive:${estargz}`, name);
     }
+    if (optimized !== undefined) await copy(`oci-archive:${optimized}`, 'optimized');
     const demo = await makeDemoImage(join(this.#directory, 'demo.oci'));
     const other = `oci:${join(this.#directory, 'other')}:latest`;
     await run('skopeo', [...COPY, ...CHUNKED, demo.reference, other]);
@@ -172,7 +177,8 @@ class Bench {
   }
 
   #candidates(host: string): Candidate[] {
-    const { estargz, only } = this.#options;
+    const { estargz, optimized, only } = this.#options;
+    const hasStargz = commandExists('containerd-stargz-grpc');
     const all: Candidate[] = [
       ...(estargz === undefined
         ? []
@@ -180,14 +186,20 @@ class Bench {
             laminaWith('lamina, eStargz', `docker://${host}/estargz:latest`),
             laminaWith('lamina, eStargz with a trace', `docker://${host}/traced:latest`),
           ]),
+      ...(optimized === undefined
+        ? []
+        : [laminaWith('lamina, optimised eStargz', `docker://${host}/optimized:latest`)]),
       laminaWith('lamina, zstd:chunked', `docker://${host}/chunked:latest`),
       laminaWith('lamina, gzip with an index', `docker://${host}/indexed:latest`),
       laminaWith('lamina, gzip', `docker://${host}/gzip:latest`),
       laminaWith('lamina, gzip, second time', `docker://${host}/gzip:latest`, true),
       skopeoAndUmoci(`${host}/gzip:latest`),
-      containerd(`${host}/gzip:latest`, 'overlayfs'),
-      ...(estargz !== undefined && commandExists('containerd-stargz-grpc')
-        ? [containerd(`${host}/estargz:latest`, 'stargz')]
+      containerd('ctr, gzip', `${host}/gzip:latest`, 'overlayfs'),
+      ...(estargz !== undefined && hasStargz
+        ? [containerd('stargz-snapshotter, eStargz', `${host}/estargz:latest`, 'stargz')]
+        : []),
+      ...(optimized !== undefined && hasStargz
+        ? [containerd('stargz-snapshotter, optimised eStargz', `${host}/optimized:latest`, 'stargz')]
         : []),
     ];
     return only.length === 0 ? all : all.filter(({ name }) => only.some((part) => name.includes(part)));
@@ -298,10 +310,10 @@ function skopeoAndUmoci(image: string): Candidate {
   };
 }
 
-function containerd(image: string, snapshotter: 'overlayfs' | 'stargz'): Candidate {
+function containerd(name: string, image: string, snapshotter: 'overlayfs' | 'stargz'): Candidate {
   const lazy = snapshotter === 'stargz';
   return {
-    name: lazy ? 'stargz-snapshotter, eStargz' : 'ctr, gzip',
+    name,
     async prepare(directory) {
       const socket = join(directory, 'containerd.sock');
       const plugin = join(directory, 'stargz.sock');
@@ -365,7 +377,7 @@ function formatRow(row: Row): string {
   const cell = (seconds: number, bytes: number): string =>
     `${seconds.toFixed(2).padStart(6)} s ${(bytes / 1e6).toFixed(1).padStart(6)} MB`;
   return [
-    row.name.padEnd(30),
+    row.name.padEnd(37),
     `numpy ${cell(row.numpy, row.numpyBytes)} ${String(row.requests).padStart(4)} requests`,
     `node ${cell(row.node, row.nodeBytes)}`,
     `all ${cell(row.readAll, row.readAllBytes)}`,
@@ -377,14 +389,16 @@ function parseOptions(): Options {
     options: {
       image: { type: 'string', default: join(projectRoot, '.cache/images/app.oci:latest') },
       estargz: { type: 'string' },
+      optimized: { type: 'string' },
       runs: { type: 'string', default: '3' },
       slow: { type: 'boolean', default: false },
       only: { type: 'string', multiple: true, default: [] },
       json: { type: 'boolean', default: false },
     },
   });
-  const estargz = values.estargz === undefined ? undefined : resolve(values.estargz);
-  return { ...values, image: resolve(values.image), estargz, runs: runsOf(values.runs) };
+  const archive = (path: string | undefined): string | undefined => (path === undefined ? undefined : resolve(path));
+  const [estargz, optimized] = [archive(values.estargz), archive(values.optimized)];
+  return { ...values, image: resolve(values.image), estargz, optimized, runs: runsOf(values.runs) };
 }
 
 checkCanMount();
