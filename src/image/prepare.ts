@@ -121,8 +121,9 @@ async function prepareLayers(
         report('cached', layer.size);
         return before;
       }
+      const isTraced = image.trace?.some((part) => part.blob === digest) === true;
       const lazy = await prepareLazily(layer, store, threads, {
-        fetcher: prefetches === true ? fetcher : undefined,
+        fetcher: prefetches === true && !isTraced ? fetcher : undefined,
         signal: cancel.signal,
       });
       if ('prepared' in lazy) {
@@ -175,7 +176,7 @@ const TOC_FAILURES = /^(?:LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|TA
 
 /**
  * By an index from elsewhere; where there is none, or none that can be used, only notes on why. `fetcher`: for what a landmark has
- * fetched ahead, where that shall be.
+ * fetched ahead, where that shall be: a trace tells more than a landmark.
  */
 async function prepareLazily(
   layer: Layer,
@@ -199,7 +200,8 @@ async function prepareLazily(
       const job = { toc, external: externalToc, blob, view, temporary, layerDirectory: tables };
       const { prefetch } = await threads.indexToc(job, signal);
       // Nobody waits for it; who reads what it brings does, and is told when it fails.
-      if (prefetch > 0 && blob.kind === 'registry') void fetcher?.want(blob, 0, prefetch).catch(() => undefined);
+      if (prefetch > 0 && blob.kind === 'registry')
+        void fetcher?.prefetch([{ blob, start: 0, end: prefetch }]).catch(() => undefined);
     } else if (ztoc !== undefined && byZtoc !== undefined) {
       const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory: byZtoc };
       await threads.indexSoci(job, signal);

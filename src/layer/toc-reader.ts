@@ -96,18 +96,20 @@ export class TocReader implements LayerReader {
     const { addressSpace } = this.#table;
     const end = Math.min(position + length, addressSpace);
     into.fill(0, at + Math.max(end - position, 0), at + length);
+    // The last piece is filled as a whole.
+    const fillTo = fill ? Math.min(Math.ceil(end / CHUNK) * CHUNK, addressSpace) : undefined;
     for (let here = position; here < end;) {
       const index = Math.floor(here / CHUNK);
       const within = here - index * CHUNK;
       const n = Math.min(CHUNK - within, end - here);
       const size = Math.min(CHUNK, addressSpace - index * CHUNK);
-      if (!this.#part(index, size, { within, n, into, at: at + here - position }, fill ? end : undefined)) return false;
+      if (!this.#part(index, size, { within, n, into, at: at + here - position }, fillTo)) return false;
       here += n;
     }
     return true;
   }
 
-  /** Bytes `within` to `within + n` of a piece. `fillTo`: what is missing shall be filled; up to there will be read next. */
+  /** Bytes `within` to `within + n` of a piece. `fillTo`: what is missing shall be filled; pieces up to there will be wanted next. */
   #part(
     index: number,
     size: number,
@@ -126,7 +128,7 @@ export class TocReader implements LayerReader {
     if (found !== 'right') {
       if (fillTo === undefined) return false;
       const got = this.#got;
-      this.#fill(index, buffer, Math.max(fillTo, index * CHUNK + size));
+      this.#fill(index, buffer, fillTo);
       if (found === 'wrong') this.#options.onHeal?.(index * CHUNK, got);
     }
     if (whole) return true;

@@ -199,8 +199,29 @@ t.test('What whoever built an eStargz has put first is fetched first', async (t)
   const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
   const mountpoint = await mounted(daemon, `docker://${registry.host}/optimised:1`, '--engine', 'fuse');
   t.ok(await until(async () => (await contents(daemon))[0]!.fetched > first.length, 10_000), 'before it is read');
+  t.ok(await until(async () => (await filled(daemon)) >= first.length, 10_000), 'and decompressed');
   await registry.stop();
   t.ok((await readFile(join(mountpoint, 'first'))).equals(first));
+});
+
+t.test('All that a read takes is asked for at once', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  // The seventh lies on a border of 64 KiB: what lies around is verified with it.
+  const content = noise(10_000, 'seventh');
+  const small = Array.from({ length: 100 }, (_, i) => ({
+    name: `small-${i}`,
+    content: i === 6 ? content : noise(10_000, `${i}`),
+  }));
+  const { tar, blob, annotations } = await makeEstargz(small);
+  const image = await makeLayout(tempDir(t), { layers: [{ tar, blob, annotations }] });
+  push(image.reference, registry.host, 'small:1');
+  const proxy = await startFaultProxy(t, registry.host);
+  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+  const mountpoint = await mounted(daemon, `docker://${proxy.host}/small:1`, '--engine', 'fuse');
+  const before = proxy.seen.length;
+  t.ok((await readFile(join(mountpoint, 'small-6'))).equals(content));
+  t.equal(proxy.seen.length, before + 1);
 });
 
 t.test('What containers have read first on one machine is fetched before it is read on others', async (t) => {
