@@ -98,6 +98,14 @@ export const cases: Readonly<Record<string, Case>> = {
       return () => lookUpAll(merged([tar]), names);
     },
   },
+  files: {
+    n: 1_000_000,
+    heap: 2000,
+    prepare(n) {
+      const tar = many(n, (i) => `d${Math.floor(i / 1000)}/f${i}`);
+      return () => void merged([tar]);
+    },
+  },
   'whiteouts of one directory': {
     n: 100_000,
     heap: 400,
