@@ -139,9 +139,10 @@ class Supervisor {
       process.exit(FAILED);
     }
     log('warn', 'the server died; starting another', { code, signal, restarts: this.#restarts, held: this.#held.size });
-    setTimeout(() => this.start(), this.#delay);
     const longest = this.#servingSince === undefined ? STILLBORN_DELAY_MAX_MS : RESTART_DELAY_MAX_MS;
-    this.#delay = Math.min(this.#delay * 2 + 50, longest);
+    const delay = Math.min(this.#delay, longest);
+    setTimeout(() => this.start(), delay);
+    this.#delay = delay * 2 + 50;
   }
 
   #handle(server: ChildProcess, request: Request): void {

@@ -12,7 +12,7 @@ import type { Image, Layer } from '../source/image.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import { whileFetching } from '../source/fetch/whole.js';
 import { layerLimit } from '../source/limits.js';
-import { requestsOf } from '../source/trace.js';
+import { FETCHED_MAX, requestsOf } from '../source/trace.js';
 import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 import type { Compat } from '../union/merge.js';
@@ -109,6 +109,7 @@ async function prepareLayers(
   setMaxListeners(0, cancel.signal);
   const stop = (): void => cancel.abort(signal?.reason);
   signal?.addEventListener('abort', stop, { once: true });
+  const traced = new Set(image.trace?.map(({ blob }) => blob));
   /** A layer that comes twice is indexed once. */
   const jobs = new Map<string, Promise<Known>>();
   const prepareLayer = async (layer: Layer, index: number): Promise<Known> => {
@@ -121,9 +122,8 @@ async function prepareLayers(
         report('cached', layer.size);
         return before;
       }
-      const isTraced = image.trace?.some((part) => part.blob === digest) === true;
       const lazy = await prepareLazily(layer, store, threads, {
-        fetcher: prefetches === true && !isTraced ? fetcher : undefined,
+        fetcher: prefetches === true && !traced.has(digest) ? fetcher : undefined,
         signal: cancel.signal,
       });
       if ('prepared' in lazy) {
@@ -200,8 +200,8 @@ async function prepareLazily(
       const job = { toc, external: externalToc, blob, view, temporary, layerDirectory: tables };
       const { prefetch } = await threads.indexToc(job, signal);
       // Nobody waits for it; who reads what it brings does, and is told when it fails.
-      if (prefetch > 0 && blob.kind === 'registry')
-        void fetcher?.prefetch([{ blob, start: 0, end: prefetch }]).catch(() => undefined);
+      const end = Math.min(prefetch, FETCHED_MAX);
+      if (end > 0 && blob.kind === 'registry') void fetcher?.prefetch([{ blob, start: 0, end }]).catch(() => undefined);
     } else if (ztoc !== undefined && byZtoc !== undefined) {
       const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory: byZtoc };
       await threads.indexSoci(job, signal);

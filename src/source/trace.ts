@@ -16,8 +16,8 @@ import { parseJson } from '../oci/json.js';
 export const TRACE_LIMIT = 1024 * 1024;
 const BLOBS_MAX = 1000;
 const PARTS_MAX = 10_000;
-/** Bytes that a trace may have fetched: more is no start of a container. */
-const FETCHED_MAX = 1024 * 1024 * 1024;
+/** Bytes that a trace, or a layer's landmark, may have fetched and decompressed ahead: more is no start of a container. */
+export const FETCHED_MAX = 1024 * 1024 * 1024;
 
 /** Bytes of a blob. */
 export interface TracePart {
