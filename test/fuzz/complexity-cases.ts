@@ -116,7 +116,8 @@ export const cases: Readonly<Record<string, Case>> = {
   },
   'components of a path': {
     n: 4000,
-    heap: 64,
+    // In 64 MB, Node 24 spends most of the time on collecting what 4,000 leave, but not what 1,000 do.
+    heap: 128,
     times: 20,
     prepare(n) {
       const path = `${'a/'.repeat(n - 1)}f`;

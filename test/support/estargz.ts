@@ -14,6 +14,8 @@ export interface Estargz {
   readonly annotations: Readonly<Record<string, string>>;
   /** With `external`: a layer of the image that has the tables. */
   readonly table: { readonly tar: Buffer; readonly blob: Buffer };
+  /** Byte of the blob where the table begins, or would. */
+  readonly tocAt: number;
   readonly toc: { readonly version: 1; readonly entries: readonly Record<string, unknown>[] };
 }
 
@@ -84,6 +86,7 @@ export async function makeEstargz(
     table: { tar: Buffer.concat([table, END]), blob: gzipSync(Buffer.concat([table, END])) },
     tar: Buffer.concat(tar),
     annotations: { 'containerd.io/snapshot/stargz/toc.digest': sha256(json) },
+    tocAt,
     toc,
   };
 }
