@@ -15,6 +15,7 @@ import { openFuseMount, type FuseMount } from '../mount/fuse-mount.js';
 import { sendFd, socketpair } from '../native/libc.js';
 import type { TypedCredentials } from '../source/fetch/fetcher.js';
 import { RUN_DIR_TAKEN, takeLock } from './lock.js';
+import { RestartPause } from './restart-pause.js';
 import { RunDir } from './run-dir.js';
 
 /** Server to supervisor; every request gets a `done`. `key` names a connection for as long as it lives. */
@@ -45,14 +46,6 @@ export type Message =
 
 const FAILED = 1;
 
-/** After a server that never served, which the next one will hardly do either. Clients wait a little longer (client.ts). */
-const STILLBORN_DELAY_MAX_MS = 8000;
-/** After one that did: readers of all mounts wait for the next. */
-const RESTART_DELAY_MAX_MS = 1000;
-/** A server that has served this long was well: the next restart is immediate again. */
-const HEALTHY_AFTER_MS = 5000;
-/** A server that dies so often in a row, without having served, will do so again; when no mount is lost by it, we end. */
-const GIVE_UP_AFTER = 4;
 /** A server that was told to stop has deadlines of its own for everything; this is for one that hangs. */
 const STOP_TIMEOUT_MS = 60_000;
 
@@ -78,9 +71,7 @@ class Supervisor {
   #restarts = 0;
   /** Of performance.now(); undefined before the server serves, which takes it long on a busy machine. */
   #servingSince: number | undefined;
-  /** Servers in a row that died early. */
-  #stillborn = 0;
-  #delay = 0;
+  readonly #pause = new RestartPause();
 
   constructor(args: readonly string[]) {
     this.#args = args;
@@ -131,18 +122,17 @@ class Supervisor {
       log('info', 'the server has stopped', { code, signal });
       process.exit(code ?? 0);
     }
-    const served = this.#servingSince === undefined ? 0 : performance.now() - this.#servingSince;
-    if (served > HEALTHY_AFTER_MS) this.#delay = this.#stillborn = 0;
+    const pause = this.#pause.died(
+      this.#servingSince === undefined ? undefined : performance.now() - this.#servingSince,
+    );
     this.#restarts++;
-    if (++this.#stillborn >= GIVE_UP_AFTER && this.#held.size === 0) {
+    // With mounts held, giving up would lose them.
+    if (this.#pause.hopeless && this.#held.size === 0) {
       log('error', 'the server dies whenever it is started: giving up', { code, signal });
       process.exit(FAILED);
     }
     log('warn', 'the server died; starting another', { code, signal, restarts: this.#restarts, held: this.#held.size });
-    const longest = this.#servingSince === undefined ? STILLBORN_DELAY_MAX_MS : RESTART_DELAY_MAX_MS;
-    const delay = Math.min(this.#delay, longest);
-    setTimeout(() => this.start(), delay);
-    this.#delay = delay * 2 + 50;
+    setTimeout(() => this.start(), pause);
   }
 
   #handle(server: ChildProcess, request: Request): void {

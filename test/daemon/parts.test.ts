@@ -10,6 +10,7 @@ import { withDeadline } from '../../src/daemon/deadline.js';
 import { Repetitions, type Logger } from '../../src/daemon/log.js';
 import { isAlive } from '../../src/daemon/process.js';
 import { Records, type MountRecord } from '../../src/daemon/records.js';
+import { RestartPause } from '../../src/daemon/restart-pause.js';
 import { RunDir } from '../../src/daemon/run-dir.js';
 import { Serial } from '../../src/daemon/serial.js';
 import { Slots } from '../../src/daemon/slots.js';
@@ -111,6 +112,20 @@ t.test('withDeadline waits no longer', async (t) => {
     code: 'MOUNT_FAILED',
     message: /Waiting took longer/,
   });
+});
+
+t.test('a server that dies is followed at once, then later and later, and soon where it had served', async (t) => {
+  const pause = new RestartPause();
+  const times = (servedMs: readonly (number | undefined)[]): number[] => servedMs.map((ms) => pause.died(ms));
+  const never = undefined;
+  t.strictSame(times([never, never, never]), [0, 50, 150]);
+  t.notOk(pause.hopeless);
+  t.strictSame(times(Array<undefined>(8).fill(never)), [350, 750, 1550, 3150, 6350, 8000, 8000, 8000]);
+  t.ok(pause.hopeless);
+  t.strictSame(times([1, 1]), [1000, 1000], 'whatever was before');
+  t.strictSame(times([never, never]), [2050, 4150]);
+  t.strictSame(times([6000, 1]), [0, 50], 'after one that was well');
+  t.notOk(pause.hopeless);
 });
 
 t.test('Repetitions lets one of a kind through each half minute', async (t) => {
