@@ -2,9 +2,7 @@
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import { defaultRunDir } from '../daemon/run-dir.js';
-import { packageVersion } from '../daemon/version.js';
-import { Fetcher } from '../source/fetch/fetcher.js';
-import { defaultStorePath } from '../store/store.js';
+import { defaultStorePath } from '../store/path.js';
 import { Output } from './output.js';
 import { createProgress, progressModes, type Progress, type ProgressMode } from './progress.js';
 
@@ -26,8 +24,6 @@ export interface Context {
   readonly run: string;
   readonly cwd: string;
   readonly env: NodeJS.ProcessEnv;
-  /** Of this process, where it asks registries itself. */
-  readonly fetcher: Fetcher;
   progress(): Progress;
 }
 
@@ -63,7 +59,6 @@ export function createContext(options: GlobalOptions, host: NodeJS.Process): Con
     run: resolve(cwd, options.run ?? defaultRunDir(env)),
     cwd,
     env,
-    fetcher: new Fetcher({ userAgent: `lamina/${packageVersion()}` }),
     progress: () => createProgress({ mode: options.progress ?? 'auto', output: out, env }),
   };
 }

@@ -4,6 +4,7 @@ import { ImageTree } from '../image/tree.js';
 import { parsePlatform } from '../oci/platform.js';
 import type { Image } from '../source/image.js';
 import { resolveImage } from '../source/index.js';
+import { Fetcher } from '../source/fetch/fetcher.js';
 import { isRemote } from '../source/reference.js';
 import type { RegistrySource } from '../source/registry-image.js';
 import { parseCredentials } from '../source/registry/credentials.js';
@@ -11,8 +12,17 @@ import { Store } from '../store/store.js';
 import type { Context } from './context.js';
 import { aciPathOf, referenceOf } from './image-argument.js';
 import type { ImageOptions, TreeOptions } from './options.js';
-import { accessOf, type PullOptions } from './registry-options.js';
+import { accessOf, userAgent, type PullOptions } from './registry-options.js';
 import { interruptible } from './signals.js';
+
+/** Of this process, which asks registries itself: by the command's context. */
+const fetchers = new WeakMap<Context, Fetcher>();
+
+function fetcherOf(context: Context): Fetcher {
+  const fetcher = fetchers.get(context) ?? new Fetcher({ userAgent: userAgent() });
+  fetchers.set(context, fetcher);
+  return fetcher;
+}
 
 /** Documents only: nothing of a layer is read. `store`: where those of registries are kept, if it is not the context's. */
 export async function openImage(
@@ -22,7 +32,7 @@ export async function openImage(
 ): Promise<Image> {
   const reference = referenceOf(context, text);
   const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
-  if (reference.kind === 'docker') context.fetcher.serveThisThread();
+  if (reference.kind === 'docker') fetcherOf(context).serveThisThread();
   const progress = context.progress();
   let image: Image;
   try {
@@ -42,7 +52,7 @@ export async function openImage(
 /** How this process asks registries. */
 function registrySource(context: Context, options: PullOptions, store: string): RegistrySource {
   const { creds } = options;
-  const { fetcher } = context;
+  const fetcher = fetcherOf(context);
   const credentials = creds === undefined ? {} : { credentials: fetcher.keep(parseCredentials(creds)) };
   return {
     fetcher,
@@ -65,7 +75,7 @@ export async function prepare(
       compat: options.compat ?? 'spec',
       onProgress: progress.onProgress,
       signal: options.signal,
-      fetcher: context.fetcher,
+      fetcher: fetcherOf(context),
     });
     // Once: they are in the index, and `inspect` shows them again.
     for (const note of prepared.notes) context.out.warn(note);

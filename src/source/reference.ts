@@ -5,7 +5,7 @@
  */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { parseDigest, type Digest } from '../digest/index.js';
+import { parseDigest, type Digest } from '../digest/form.js';
 import { LaminaError, toLaminaError } from '../errors.js';
 import { fullName } from '../oci/name.js';
 import { Archive } from './archive.js';

@@ -33,13 +33,6 @@ import { dirname, join } from 'node:path';
 import { digestFileName, sha256, type Digest } from '../digest/index.js';
 import { errnoOf, toLaminaError } from '../errors.js';
 
-/** `--store`, then LAMINA_STORE, then /var/lib/lamina as root or $XDG_DATA_HOME/lamina. */
-export function defaultStorePath(env: NodeJS.ProcessEnv = process.env, uid = process.getuid?.() ?? 0): string {
-  if (env['LAMINA_STORE'] !== undefined && env['LAMINA_STORE'] !== '') return env['LAMINA_STORE'];
-  if (uid === 0) return '/var/lib/lamina';
-  return join(env['XDG_DATA_HOME'] ?? join(env['HOME'] ?? '/', '.local/share'), 'lamina');
-}
-
 export class Store {
   readonly path: string;
 

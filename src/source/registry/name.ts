@@ -2,7 +2,7 @@
  * References to images in registries: `docker://HOST[:PORT]/NAME[:TAG][@DIGEST]`, or without the prefix and with what
  * Docker adds ("alpine" is "docker.io/library/alpine:latest"; github.com/distribution/reference, normalize.go).
  */
-import { parseDigest, type Digest } from '../../digest/index.js';
+import { parseDigest, type Digest } from '../../digest/form.js';
 import { LaminaError } from '../../errors.js';
 
 export interface RegistryName {
