@@ -84,6 +84,11 @@ export function resolveDirectory(
   options: ResolveOptions,
 ): Inode | undefined {
   const { make, trail } = options;
+  const straight = components.length < DEPTH_MAX ? straightWay(root, components) : undefined;
+  if (straight !== undefined) {
+    trail?.push(...components);
+    return straight;
+  }
   const { here: last, missing } = walk(root, components, options);
   let here = last;
   if (make === undefined) return missing.length === 0 ? here : undefined;
@@ -92,6 +97,17 @@ export function resolveDirectory(
     here.children?.set(name, made);
     trail?.push(name);
     here = made;
+  }
+  return here;
+}
+
+/** Where there are directories all the way, as nearly always. */
+function straightWay(root: Inode, components: readonly string[]): Inode | undefined {
+  let here = root;
+  for (const name of components) {
+    const child = here.children?.get(name);
+    if (child === undefined || !isDirectory(child)) return undefined;
+    here = child;
   }
   return here;
 }

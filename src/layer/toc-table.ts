@@ -7,6 +7,7 @@
  *         u64 address, u64 size, u64 offset and u64 end in the blob, u64 bytes of the member before the content,
  *         u8 1 for zeros, 7 bytes zero, SHA-256
  */
+import { setU64 } from '../erofs/layout.js';
 import { LaminaError } from '../errors.js';
 import type { Compression, RestartPoint } from '../compress/types.js';
 import type { TocChunk, TocDocument } from '../source/toc/document.js';
@@ -22,14 +23,20 @@ export function encodeTocTable({ chunks, addressSpace }: TocDocument, compressio
   const bytes = Buffer.alloc(HEADER + chunks.length * RECORD);
   MAGIC.copy(bytes);
   bytes.writeUInt8(compressions.indexOf(compression), 8);
-  bytes.writeBigUInt64LE(BigInt(addressSpace), 16);
   bytes.writeUInt32LE(chunks.length, 24);
-  chunks.forEach(({ address, size, offset, end, inner, digest }, i) => {
-    const at = HEADER + i * RECORD;
-    [address, size, offset, end, inner].forEach((n, k) => bytes.writeBigUInt64LE(BigInt(n), at + 8 * k));
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  setU64(view, 16, addressSpace);
+  let at = HEADER;
+  for (const { address, size, offset, end, inner, digest } of chunks) {
+    setU64(view, at, address);
+    setU64(view, at + 8, size);
+    setU64(view, at + 16, offset);
+    setU64(view, at + 24, end);
+    setU64(view, at + 32, inner);
     if (digest === undefined) bytes.writeUInt8(1, at + 40);
-    else digest.copy(bytes, at + DIGEST_AT);
-  });
+    else bytes.set(digest, at + DIGEST_AT);
+    at += RECORD;
+  }
   return bytes;
 }
 

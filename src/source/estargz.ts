@@ -69,6 +69,11 @@ export function hasExternalFooter(location: BlobLocation): boolean {
   return endsWith(location, externalFooter);
 }
 
+/** {@link findFooter}, undefined also where the bytes that tell are not at hand. Throws what {@link openBlob} throws. */
+export function footerAtHand(location: BlobLocation): EstargzFooter | undefined {
+  return withEnd(location, findFooter);
+}
+
 function endsWith(location: BlobLocation, footerOf: (blob: RandomAccessBlob) => unknown): boolean {
   return withEnd(location, (blob) => footerOf(blob) !== undefined) ?? false;
 }

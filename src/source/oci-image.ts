@@ -33,8 +33,13 @@ export interface Expected {
  */
 export function ociImage(documents: Documents, descriptor: Descriptor, expected: Expected): Image {
   const manifest = readManifest(documents, descriptor);
-  const configBytes = documents.read(manifest.config, `the config ${manifest.config.digest}`, CONFIG_LIMIT);
+  const configBytes = readConfig(documents, manifest);
   return assembleImage(documents, { manifest, manifestDigest: parseDigest(descriptor.digest), configBytes }, expected);
+}
+
+/** Throws what {@link Documents.read} throws. */
+export function readConfig(documents: Documents, { config }: Pick<Manifest, 'config'>): Buffer {
+  return documents.read(config, `the config ${config.digest}`, CONFIG_LIMIT);
 }
 
 export interface Assembly {

@@ -96,6 +96,16 @@ export async function fetchingDocuments<T>(
   }
 }
 
+/** Brings what `read` would miss into the store. Throws what `read` throws else, and what fetching throws. */
+export async function fetchAhead(read: () => unknown, access: RegistryAccess, fetching: Fetching): Promise<void> {
+  try {
+    read();
+  } catch (e) {
+    if (!(e instanceof Missing)) throw e;
+    await fetchDocument(e, access, fetching);
+  }
+}
+
 /** Throws LIMIT_EXCEEDED for more bytes than a layer may have. */
 export function registryBlob(
   digest: Digest,

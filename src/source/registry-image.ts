@@ -11,11 +11,12 @@ import type { Platform } from '../oci/platform.js';
 import { findBeside, isKnown, type Beside } from './beside.js';
 import type { PullPolicy, RegistryAccess } from './fetch/access.js';
 import type { Image, Layer } from './image.js';
-import { ociImage, readManifest } from './oci-image.js';
+import { ociImage, readConfig, readManifest } from './oci-image.js';
 import type { RegistryReference } from './reference.js';
 import { recall, remember } from './remembered.js';
 import {
   digestedBytes,
+  fetchAhead,
   fetchFooters,
   fetchingDocuments,
   keepDocument,
@@ -27,6 +28,7 @@ import { schema1Image } from './schema1-image.js';
 import { selectManifest } from './select.js';
 import { withZtocs } from './soci/find.js';
 import { LAYER_MIN } from './soci/write-ztoc.js';
+import { beginTable } from './toc/ahead.js';
 import { withExternalTocs } from './toc/external.js';
 import { tocPlaceOf } from './toc/place.js';
 
@@ -63,9 +65,16 @@ export async function registryImage(
     const manifest = readManifest(documents, descriptor);
     const digest = parseDigest(descriptor.digest);
     beside ??= findBeside(digest, layersOf(manifest), access, source);
-    await fetchFooters(manifest, documents, source);
+    await Promise.all([
+      fetchFooters(manifest, documents, source),
+      fetchAhead(() => readConfig(documents, manifest), access, source),
+    ]);
     const expected = { reference: reference.text, platform: said, wanted: platform, warnings };
     const image = ociImage(documents, descriptor, expected);
+    for (const layer of image.layers) {
+      if (layer.toc !== undefined && !isKnown(layer, access, source.store))
+        beginTable(layer.blob, layer.toc, source.fetcher);
+    }
     const complete = await withExternalTocs(image, { tag, platform }, access, source);
     return withIndexes(complete, digest, await beside, { access, source });
   };

@@ -65,6 +65,7 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
   const starts = memberStarts(raw, dataEnd);
   const entries: TarEntry[] = [];
   const chunks: TocChunk[] = [];
+  const times: Times = new Map();
   let end = 0;
   let afterLarge = false;
   for (let i = 0; i < raw.length;) {
@@ -74,7 +75,7 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
     const size = naturalOf(entry, 'size');
     const address = roundUp(end, afterLarge || size >= PIECE ? PIECE : BLOCK);
     if (!Number.isSafeInteger(address + size)) throw invalid('its files have too many bytes');
-    const parsed = parseEntry(entry, entries.length + 1, address);
+    const parsed = parseEntry(entry, { order: entries.length + 1, address, times });
     entries.push(parsed);
     if (parsed.type !== 'file') {
       if (i > first) throw invalid('it has chunks of what is no file');
@@ -162,11 +163,27 @@ function nextStart(starts: Float64Array, offset: number): number {
   return next;
 }
 
-function parseEntry(raw: Raw, order: number, address: number): TarEntry {
+interface Time {
+  readonly seconds: number;
+  readonly nanoseconds: number;
+}
+
+/** By their texts: files of one package have the same. */
+type Times = Map<string, Time>;
+
+interface EntryPlace {
+  readonly order: number;
+  readonly address: number;
+  readonly times: Times;
+}
+
+function parseEntry(raw: Raw, { order, address, times }: EntryPlace): TarEntry {
   const type = types.get(textOf(raw, 'type'));
   if (type === undefined) throw invalid('it has entries of an unknown type');
   const size = type === 'file' ? naturalOf(raw, 'size') : 0;
-  const { seconds, nanoseconds } = timeOf(textOf(raw, 'modtime'));
+  const text = textOf(raw, 'modtime');
+  const time = times.get(text) ?? timeOf(text);
+  times.set(text, time);
   return {
     type,
     name: bytesOf(raw, 'name'),
@@ -174,8 +191,8 @@ function parseEntry(raw: Raw, order: number, address: number): TarEntry {
     mode: naturalOf(raw, 'mode') & 0o7777,
     uid: naturalOf(raw, 'uid'),
     gid: naturalOf(raw, 'gid'),
-    mtime: seconds,
-    mtimeNsec: nanoseconds,
+    mtime: time.seconds,
+    mtimeNsec: time.nanoseconds,
     size,
     devMajor: naturalOf(raw, 'devMajor'),
     devMinor: naturalOf(raw, 'devMinor'),
@@ -197,7 +214,7 @@ function xattrsOf(value: unknown): ReadonlyMap<string, Buffer> {
 }
 
 /** RFC 3339, with up to nine digits of a second. */
-function timeOf(text: string): { seconds: number; nanoseconds: number } {
+function timeOf(text: string): Time {
   if (text === '') return { seconds: 0, nanoseconds: 0 };
   const [, time, fraction = '', zone] =
     /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)$/.exec(text) ?? [];
@@ -221,12 +238,17 @@ function naturalOf(raw: Raw, key: string): number {
 /** A name: bytes in latin1. JSON cannot hold bytes that are no UTF-8; what the tools put instead says that some are lost. */
 function bytesOf(raw: Raw, key: string): string {
   const text = textOf(raw, key);
+  if (isAscii(text)) return text;
   if (text.includes('\ufffd')) throw invalid('it has lost bytes of names that are no UTF-8');
   return latin1(text);
 }
 
 function latin1(text: string): string {
-  return Buffer.from(text, 'utf8').toString('latin1');
+  return isAscii(text) ? text : Buffer.from(text, 'utf8').toString('latin1');
+}
+
+function isAscii(text: string): boolean {
+  return /^[\0-\x7f]*$/.test(text);
 }
 
 function isRecord(value: unknown): value is Raw {
