@@ -108,7 +108,8 @@ export class Attacher {
     await makeUpper(upper, lower);
     await mkdir(work, { recursive: true, mode: 0o700 });
     const { mountpoint, flags } = record;
-    await mountOverlay({ source: sourceOf(record), lower, upper, work, target: mountpoint, flags });
+    const volatile = ownedDirectory !== null;
+    await mountOverlay({ source: sourceOf(record), lower, upper, work, target: mountpoint, flags, volatile });
   }
 
   /**

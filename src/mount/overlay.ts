@@ -17,24 +17,34 @@ export interface OverlayMount {
   readonly work: string;
   readonly target: string;
   readonly flags: readonly MountFlag[];
+  /**
+   * What is written is thrown away after the unmounting, so nothing of it is ever synced: without this, unmounting waits until
+   * all that is to be written to the file system of `upper`, by whomever, has been (overlayfs.rst, "Volatile mount").
+   */
+  readonly volatile: boolean;
 }
 
 /** Throws MOUNT_FAILED with what the kernel says. */
-export async function mountOverlay({ source, lower, upper, work, target, flags }: OverlayMount): Promise<void> {
+export async function mountOverlay(mount: OverlayMount): Promise<void> {
+  const { source, lower, upper, work, target, flags } = mount;
   const options = [
     ['lowerdir', escapePath(lower)],
     ['upperdir', escapePath(upper)],
     ['workdir', escapePath(work)],
   ] as const;
+  const attempt = (more: readonly (readonly [string, undefined])[]): Promise<void> =>
+    fsMount('overlay', source, [...options, ...more], MOUNT_ATTR_NOATIME | flagBits(flags), target);
   try {
-    await fsMount('overlay', source, options, MOUNT_ATTR_NOATIME | flagBits(flags), target).catch(
-      async (e: unknown) => {
+    await attempt(mount.volatile ? [['volatile', undefined]] : []).catch(async (e: unknown) => {
+      if (!(e instanceof SysError)) throw e;
+      if (e.syscall === 'fsopen' && e.code === 'ENOSYS') {
         // Linux before 5.2.
-        if (!(e instanceof SysError) || e.syscall !== 'fsopen' || e.code !== 'ENOSYS') throw e;
         const data = options.map(([name, value]) => `${name}=${value.replaceAll(',', '\\,')}`).join(',');
         await mountAsync(source, target, 'overlay', MS_NOATIME | flagBits(flags), data);
-      },
-    );
+        // Linux before 5.10 knows no volatile overlays.
+      } else if (mount.volatile && e.code === 'EINVAL') await attempt([]);
+      else throw e;
+    });
   } catch (e) {
     throw new LaminaError('MOUNT_FAILED', `Cannot mount an overlay on ${target}: ${(e as Error).message}`, {
       cause: e,

@@ -1,6 +1,7 @@
 /** An image and a daemon of a test's own. */
 import { createHash, randomBytes } from 'node:crypto';
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -69,6 +70,12 @@ export async function setup(t: Test, place?: string): Promise<Fixture> {
 
 export const mountsOf = (daemon: TestDaemon): MountInfo[] =>
   readMountInfo().filter(({ mountpoint }) => mountpoint.startsWith(`${daemon.directory}/`));
+
+/** Whether the overlay at a mountpoint syncs nothing (Linux 5.10). */
+export function isVolatile({ mountpoint }: Pick<MountStatus, 'mountpoint'>): boolean {
+  const mounts = readFileSync('/proc/self/mountinfo', 'latin1').split('\n');
+  return mounts.some((line) => line.split(' ')[4] === mountpoint && /[ ,](?:fsync=)?volatile(?:,|$)/.test(line));
+}
 
 export const issue = ({ mountpoint }: Pick<MountStatus, 'mountpoint'>): Promise<string> =>
   readFile(join(mountpoint, 'etc/issue'), 'utf8');

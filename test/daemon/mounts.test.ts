@@ -6,7 +6,19 @@ import { existsSync } from 'node:fs';
 import { cp, mkdir, readFile, readdir, readlink, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import { setup, connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, sumOf } from './fixture.js';
+import {
+  setup,
+  connect,
+  dropCaches,
+  engines,
+  eventually,
+  isVolatile,
+  issue,
+  mountsOf,
+  randomSum,
+  run,
+  sumOf,
+} from './fixture.js';
 import { makesNamespaces } from '../support/namespaces.js';
 import { failure } from '../support/failure.js';
 import { makeLayout } from '../support/images.js';
@@ -199,6 +211,7 @@ t.test('mounts', async (t) => {
       await rm(join(own.mountpoint, 'random'));
       t.equal(await issue(own), 'written\n');
       t.match((await stat(own.mountpoint)).mode & 0o777, 0o755, 'the root has the image’s mode');
+      t.ok(isVolatile(own), 'nothing waits for the disk where all is thrown away');
       t.ok(own.upper !== null && existsSync(join(own.upper, 'etc/issue')));
       await client.unmount(own.id);
       t.notOk(existsSync(own.upper ?? ''), 'the daemon’s own upper directory goes');
@@ -207,6 +220,7 @@ t.test('mounts', async (t) => {
       const upper = join(space, 'odd:name\\');
       const kept = await client.mount({ reference, engine, writable: { upper } });
       t.equal(await issue(kept), 'changed\n', 'the image is as it was');
+      t.notOk(isVolatile(kept), 'what is kept is synced');
       await writeFile(join(kept.mountpoint, 'new'), 'kept\n');
       t.match(await failure(client.mount({ reference, engine, writable: { upper: `${upper}/.` } })), {
         code: 'MOUNT_BUSY',
