@@ -32,7 +32,16 @@ export class Images {
   }
 
   /** Throws what {@link resolveImage} and {@link prepareImage} throw. */
-  async prepare(request: ImageRequest, onEvent: OnEvent, signal: AbortSignal): Promise<PreparedImage> {
+  prepare(request: ImageRequest, onEvent: OnEvent, signal: AbortSignal): Promise<PreparedImage> {
+    return this.#prepare(request, { configures: false }, onEvent, signal);
+  }
+
+  async #prepare(
+    request: ImageRequest,
+    { configures }: { readonly configures: boolean },
+    onEvent: OnEvent,
+    signal: AbortSignal,
+  ): Promise<PreparedImage> {
     const { store, fetcher, check } = this.#options;
     const reference = parseFullReference(request.reference);
     const platform = request.platform === undefined ? undefined : parsePlatform(request.platform);
@@ -45,7 +54,8 @@ export class Images {
     const prepared = await this.#preparing.run(image.layers.map(layerKey).join(), () => {
       signal.throwIfAborted();
       const prefetches = !this.#options.onlyWhatIsRead();
-      return prepareImage(image, { store, compat: request.compat, onProgress, signal, fetcher, prefetches });
+      const { compat } = request;
+      return prepareImage(image, { store, compat, onProgress, signal, fetcher, prefetches, configures });
     });
     for (const message of [...image.warnings, ...prepared.notes]) onEvent({ type: 'warning', message });
     return prepared;
@@ -53,7 +63,7 @@ export class Images {
 
   /** A runtime's config for the image. Throws what {@link prepare} and `configOf` throw. */
   async configure(request: ConfigRequest, onEvent: OnEvent, signal: AbortSignal): Promise<Configured> {
-    const prepared = await this.prepare(request, onEvent, signal);
+    const prepared = await this.#prepare(request, { configures: true }, onEvent, signal);
     const threads = new PrepareThreads(this.#options.fetcher);
     const { config, warnings } = await threads.configure({ prepared, options: request.runtime }, signal);
     for (const message of warnings) onEvent({ type: 'warning', message });

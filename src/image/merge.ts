@@ -4,8 +4,9 @@ import { loadTree } from '../erofs/load.js';
 import { ErofsReader } from '../erofs/reader.js';
 import { encodeTree } from '../erofs/writer.js';
 import { LaminaError } from '../errors.js';
+import { dropTrees, takeTree } from '../layer/fresh-trees.js';
 import { readSealed, seal } from '../store/sealed.js';
-import { publish, writeDurably } from '../store/store.js';
+import { publishSoon, writeNew } from '../store/store.js';
 import { mergeLayers, type Compat } from '../union/merge.js';
 import { keepListed } from '../union/whitelist.js';
 
@@ -40,16 +41,17 @@ export function mergeToStore({ layers, compat, temporary, path }: MergeJob): voi
     throw new LaminaError('LIMIT_EXCEEDED', `The layers' trees have ${bytes} bytes together (at most ${TREES_MAX})`);
   }
   const trees = layers.map(({ tree, whitelists }) => {
-    const root = loadTree(new ErofsReader(readSealed(tree)));
+    const root = takeTree(tree) ?? loadTree(new ErofsReader(readSealed(tree)));
     for (const list of whitelists) keepListed(root, list);
     return root;
   });
   const devices = layers.map(({ addressSpace }) => addressSpace);
   try {
-    writeDurably(temporary, seal(encodeTree(mergeLayers(trees, compat), { devices })));
-    publish(temporary, path);
+    writeNew(temporary, seal(encodeTree(mergeLayers(trees, compat), { devices })));
+    publishSoon(temporary, path);
   } finally {
     rmSync(temporary, { force: true });
+    dropTrees();
   }
 }
 

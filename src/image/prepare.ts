@@ -13,6 +13,7 @@ import type { Fetcher } from '../source/fetch/fetcher.js';
 import { whileFetching } from '../source/fetch/whole.js';
 import { layerLimit } from '../source/limits.js';
 import { FETCHED_MAX, requestsOf } from '../source/trace.js';
+import type { IndexedToc } from '../layer/toc-pass.js';
 import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 import type { Compat } from '../union/merge.js';
@@ -49,21 +50,42 @@ export interface PrepareOptions {
   readonly fetcher?: Fetcher | undefined;
   /** Whether what containers of the image read first shall be fetched before it is read. */
   readonly prefetches?: boolean | undefined;
+  /** Whether a runtime's config is to be made, which depends on files of the image. */
+  readonly configures?: boolean | undefined;
 }
 
 /** Part of every tree's key: a change of the merge or of the writer must not meet the trees of before. */
 const TREE_FORMAT = 6;
 
-/** Throws what indexing and merging throw, with the layer named; an AbortError when `signal` says so. */
+/**
+ * An index that turns out to be damaged, or has lost a file, is made anew. Throws what indexing and merging throw, with the layer named; an AbortError
+ * when `signal` says so.
+ */
 export async function prepareImage(image: Image, options: PrepareOptions): Promise<PreparedImage> {
-  const { onProgress, signal } = options;
+  const { onProgress, signal, store } = options;
   signal?.throwIfAborted();
   const total = image.layers.reduce((n, layer) => n + layer.size, 0);
   onProgress?.({ type: 'resolved', reference: image.reference, layers: image.layers.length, bytes: total });
   if (options.prefetches === true) prefetch(image, options.fetcher);
+  const removed = new Set<string>();
+  for (;;) {
+    try {
+      const prepared = await prepareOnce(image, options);
+      const healed = [...removed].map((path) => `${path} was damaged, and has been made anew`);
+      return { ...prepared, notes: [...healed, ...prepared.notes] };
+    } catch (e) {
+      const path = e instanceof LaminaError && e.code === 'STORE_CORRUPT' ? e.details['path'] : undefined;
+      const damaged = typeof path === 'string' ? store.removeIndex(path) : undefined;
+      if (damaged === undefined || removed.has(damaged)) throw e;
+      removed.add(damaged);
+    }
+  }
+}
+
+async function prepareOnce(image: Image, options: PrepareOptions): Promise<PreparedImage> {
   const threads = new PrepareThreads(options.fetcher);
   const layers = await prepareLayers(image, threads, options);
-  signal?.throwIfAborted();
+  options.signal?.throwIfAborted();
   const treePath = await mergedTree(
     image,
     layers.map(({ prepared }) => prepared),
@@ -102,7 +124,7 @@ function usedLayerKey({ whitelists = [] }: Layer, { directory }: PreparedLayer):
 async function prepareLayers(
   image: Image,
   threads: PrepareThreads,
-  { store, onProgress, signal, fetcher, prefetches }: PrepareOptions,
+  { store, onProgress, signal, fetcher, prefetches, configures }: PrepareOptions,
 ): Promise<Known[]> {
   const cancel = new AbortController();
   // Every layer that waits for its turn listens to it.
@@ -123,7 +145,9 @@ async function prepareLayers(
         return before;
       }
       const lazy = await prepareLazily(layer, store, threads, {
-        fetcher: prefetches === true && !traced.has(digest) ? fetcher : undefined,
+        // A trace tells more than a landmark.
+        landmark: prefetches === true && !traced.has(digest) ? fetcher : undefined,
+        accounts: configures === true ? fetcher : undefined,
         signal: cancel.signal,
       });
       if ('prepared' in lazy) {
@@ -174,16 +198,21 @@ async function prepareLayers(
 /** What makes an index from elsewhere useless, but not the layer. */
 const TOC_FAILURES = /^(?:LIMIT_EXCEEDED|BLOB_DIGEST_MISMATCH|COMPRESSION_\w+|TAR_\w+|[A-Z]+_INVALID)$/;
 
-/**
- * By an index from elsewhere; where there is none, or none that can be used, only notes on why. `fetcher`: for what a landmark has
- * fetched ahead, where that shall be: a trace tells more than a landmark.
- */
+/** Who fetches, where it shall be done: what is before a landmark, and what the users of the image are looked up in. */
+interface Ahead {
+  readonly landmark: Fetcher | undefined;
+  readonly accounts: Fetcher | undefined;
+  readonly signal: AbortSignal;
+}
+
+/** By an index from elsewhere; where there is none, or none that can be used, only notes on why. */
 async function prepareLazily(
   layer: Layer,
   store: Store,
   threads: PrepareThreads,
-  { fetcher, signal }: { readonly fetcher: Fetcher | undefined; readonly signal: AbortSignal },
+  ahead: Ahead,
 ): Promise<Known | { readonly notes: readonly string[] }> {
+  const { signal } = ahead;
   const { blob, diffId, digest, size, soci, toc, externalToc, shipped, view } = layer;
   const before = knownFromElsewhere(layer, store);
   if (before !== undefined) return before;
@@ -198,10 +227,7 @@ async function prepareLazily(
     const byParts = shippedDirectoryOf(layer, store);
     if (toc !== undefined && tables !== undefined) {
       const job = { toc, external: externalToc, blob, view, temporary, layerDirectory: tables };
-      const { prefetch } = await threads.indexToc(job, signal);
-      // Nobody waits for it; who reads what it brings does, and is told when it fails.
-      const end = Math.min(prefetch, FETCHED_MAX);
-      if (end > 0 && blob.kind === 'registry') void fetcher?.prefetch([{ blob, start: 0, end }]).catch(() => undefined);
+      fetchIndexed(blob, await threads.indexToc(job, signal), ahead);
     } else if (ztoc !== undefined && byZtoc !== undefined) {
       const job = { ztoc: ztoc.blob, digest: ztoc.digest, size, temporary, layerDirectory: byZtoc };
       await threads.indexSoci(job, signal);
@@ -215,6 +241,14 @@ async function prepareLazily(
   const now = knownFromElsewhere(layer, store);
   if (now === undefined) throw new LaminaError('INTERNAL', 'The index is not in the store');
   return { ...now, prepared: { ...now.prepared, cached: false } };
+}
+
+/** Nobody waits for it; who reads what it brings does, and is told when it fails. */
+function fetchIndexed(blob: BlobLocation, { prefetch, accounts }: IndexedToc, ahead: Ahead): void {
+  if (blob.kind !== 'registry') return;
+  const end = Math.min(prefetch, FETCHED_MAX);
+  if (end > 0) void ahead.landmark?.prefetch([{ blob, start: 0, end }]).catch(() => undefined);
+  for (const part of accounts) void ahead.accounts?.want(blob, part.start, part.end).catch(() => undefined);
 }
 
 async function hashBlob(blob: BlobLocation): Promise<Digest> {

@@ -10,9 +10,9 @@
  *     ..  copies, 24 bytes each: u64 to, u64 from, u64 length (see extents.ts)
  *     ..  SHA-256 of everything before
  */
-import { readFileSync } from 'node:fs';
 import { sha256 } from '../digest/index.js';
-import { LaminaError, errnoOf } from '../errors.js';
+import { LaminaError } from '../errors.js';
+import { readStored } from '../store/sealed.js';
 import type { Copy } from './extents.js';
 
 /** Bytes. */
@@ -61,13 +61,7 @@ export function encodeChunks({ streamSize, addressSpace, digests, copies }: Chun
 
 /** Throws STORE_CORRUPT. */
 export function readChunks(path: string): Chunks {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(path);
-  } catch (e) {
-    throw corrupt(path, errnoOf(e) ?? String(e));
-  }
-  return decodeChunks(bytes, path);
+  return decodeChunks(readStored(path), path);
 }
 
 /** What is in a `chunks` file; `path` it is called in messages. Throws STORE_CORRUPT. */
@@ -98,6 +92,6 @@ export function decodeChunks(bytes: Buffer, path: string): Chunks {
 function corrupt(path: string, why: string): LaminaError {
   return new LaminaError('STORE_CORRUPT', `Cannot use ${path}: ${why}`, {
     details: { path },
-    hint: 'Remove its directory from the store; it will be built again.',
+    hint: 'The next mount of the image makes it anew.',
   });
 }

@@ -18,7 +18,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
 import type { Compression, RestartPoint } from '../compress/types.js';
 import { createHasher, digestBytes, parseDigest, sha256, type Digest } from '../digest/index.js';
-import { LaminaError, errnoOf } from '../errors.js';
+import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 
 const MAGIC = Buffer.from('LAMMAP01');
 const HEADER = 48;
@@ -112,7 +112,10 @@ export class LayerMap {
     } catch (e) {
       if (fd !== undefined) closeSync(fd);
       if (errnoOf(e) === 'ENOENT') return undefined;
-      throw e instanceof LaminaError && e.code === 'STORE_CORRUPT' ? e : corrupt(path, String(e));
+      if (e instanceof LaminaError && e.code === 'STORE_CORRUPT') throw e;
+      // What is damaged is made anew; what cannot be read now may be right.
+      if (/^E[A-Z0-9]+$/.test(errnoOf(e) ?? '')) throw toLaminaError(e, `Cannot read ${path}`);
+      throw corrupt(path, String(e));
     }
   }
 
@@ -249,6 +252,6 @@ function hashOf(fd: number, end: number): Buffer {
 function corrupt(path: string, why: string): LaminaError {
   return new LaminaError('STORE_CORRUPT', `Cannot use ${path}: ${why}`, {
     details: { path },
-    hint: 'Remove the file from the store; it will be built again.',
+    hint: 'The next mount of the image makes it anew.',
   });
 }

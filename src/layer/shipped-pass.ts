@@ -18,10 +18,11 @@ import { tarEntryOf } from '../source/soci/entries.js';
 import { ZTOC_LIMIT, decodeZtoc, tooLarge, type ZtocFile } from '../source/soci/ztoc.js';
 import { readRange } from '../source/toc/read.js';
 import { seal } from '../store/sealed.js';
-import { publish, syncDirectory, writeDurably } from '../store/store.js';
+import { publishSoon, writeNew } from '../store/store.js';
 import { BLOCK } from '../tar/header.js';
 import { Notes } from '../tar/notes.js';
 import { CHUNK, decodeChunks } from './chunks.js';
+import { keepTree } from './fresh-trees.js';
 import { LayerMap } from './map.js';
 import { KEEP_AFTER } from './reader.js';
 import { TreeBuilder } from './tree-builder.js';
@@ -52,13 +53,14 @@ export function indexShipped({ parts, diffId, digest, size, temporary, layerDire
     // Only sparse files have what is behind the stream, and these are not shipped.
     if (copies.length > 0 || addressSpace !== streamSize) throw invalid('it has copies of parts');
     mkdirSync(temporary, { mode: 0o700 });
-    writeDurably(join(temporary, 'map'), [mapBytes]);
+    writeNew(join(temporary, 'map'), [mapBytes]);
     checkMap(join(temporary, 'map'), { diffId, digest, size, streamSize });
-    writeDurably(join(temporary, 'chunks'), [chunkBytes]);
+    writeNew(join(temporary, 'chunks'), [chunkBytes]);
     const root = treeOf(filesOf(files), streamSize);
-    writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [addressSpace] })));
-    syncDirectory(temporary);
-    publish(temporary, layerDirectory);
+    const encoded = seal(encodeTree(root, { devices: [addressSpace] }));
+    writeNew(join(temporary, 'tree.erofs'), encoded);
+    publishSoon(temporary, layerDirectory);
+    keepTree(join(layerDirectory, 'tree.erofs'), root, encoded);
   } finally {
     rmSync(temporary, { recursive: true, force: true });
   }

@@ -8,20 +8,23 @@ import type { Digest } from '../digest/index.js';
 import { encodeTree } from '../erofs/writer.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
 import { verified } from '../source/documents.js';
+import type { ByteRange } from '../source/fetch/block-file.js';
 import type { LayerView } from '../source/image.js';
 import { layerLimit, overLimit } from '../source/limits.js';
 import { tarEntryOf } from '../source/soci/entries.js';
 import { sociInvalid } from '../source/soci/errors.js';
 import { decodeSpans } from '../source/soci/zinfo.js';
 import { ZTOC_LIMIT, decodeZtoc, tooLarge } from '../source/soci/ztoc.js';
-import { parseToc } from '../source/toc/document.js';
+import { parseToc, type TocDocument } from '../source/toc/document.js';
 import type { TocPlace } from '../source/toc/place.js';
 import { readRange, readToc } from '../source/toc/read.js';
 import { seal } from '../store/sealed.js';
-import { publish, syncDirectory, writeDurably } from '../store/store.js';
+import { publishSoon, writeNew } from '../store/store.js';
 import { BLOCK } from '../tar/header.js';
 import { Notes } from '../tar/notes.js';
-import { encodeTocTable } from './toc-table.js';
+import { CHUNK } from './chunks.js';
+import { keepTree } from './fresh-trees.js';
+import { blobParts, encodeTocTable } from './toc-table.js';
 import { TreeBuilder } from './tree-builder.js';
 
 export interface TocJob {
@@ -39,6 +42,8 @@ export interface TocJob {
 export interface IndexedToc {
   /** Bytes of the blob, from its beginning on, that whoever built the image has put there to be fetched first; 0 for none. */
   readonly prefetch: number;
+  /** Parts of the blob that have what the users of an image are looked up in. */
+  readonly accounts: readonly ByteRange[];
 }
 
 /** What is before it is to be fetched first (stargz-snapshotter, docs/estargz.md, "Prioritized Files and Landmark Files"). */
@@ -59,12 +64,24 @@ export function indexToc(job: TocJob): IndexedToc {
     write(tree, addressSpace, index, { temporary, layerDirectory });
     const landmark = document.entries.find(({ name }) => name === LANDMARK)?.data[0]?.position;
     const chunk = document.chunks.find(({ address }) => address === landmark);
-    return { prefetch: chunk?.offset ?? 0 };
+    return { prefetch: chunk?.offset ?? 0, accounts: accountsOf(document) };
   } finally {
     blob.close();
     external?.close();
     rmSync(temporary, { recursive: true, force: true });
   }
+}
+
+/** See src/bundle/user. */
+const ACCOUNTS = /^(?:\.?\/)*etc\/(?:passwd|group)$/;
+
+/** With all that is verified together with them. */
+function accountsOf({ entries, chunks }: TocDocument): ByteRange[] {
+  const files = entries.filter(({ name }) => ACCOUNTS.test(name)).flatMap(({ data }) => data);
+  const pieces = new Set(files.map(({ position }) => Math.floor(position / CHUNK)));
+  return [...pieces].flatMap((piece) =>
+    blobParts(chunks.filter(({ address, size }) => address < (piece + 1) * CHUNK && address + size > piece * CHUNK)),
+  );
 }
 
 /** Bytes of the blob that one span may have, which is held in memory while it is decompressed. SOCI's own have some 4 MiB. */
@@ -121,10 +138,11 @@ function write(
   // Files lie in one piece each, so nothing is put into an appendix.
   const { root } = tree.finish(addressSpace);
   mkdirSync(temporary, { mode: 0o700 });
-  writeDurably(join(temporary, 'tree.erofs'), seal(encodeTree(root, { devices: [addressSpace] })));
-  writeDurably(join(temporary, index.name), seal([padded(index.bytes)]));
-  syncDirectory(temporary);
-  publish(temporary, layerDirectory);
+  const encoded = seal(encodeTree(root, { devices: [addressSpace] }));
+  writeNew(join(temporary, 'tree.erofs'), encoded);
+  writeNew(join(temporary, index.name), seal([padded(index.bytes)]));
+  publishSoon(temporary, layerDirectory);
+  keepTree(join(layerDirectory, 'tree.erofs'), root, encoded);
 }
 
 /** What is sealed has whole blocks. */

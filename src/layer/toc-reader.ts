@@ -21,12 +21,10 @@ import { contentWithin, type Unit } from './parts.js';
 import { openData } from './data-file.js';
 import type { ChunkReaderOptions } from './reader.js';
 import { SociTable } from './soci-table.js';
-import { TocTable, type ChunkTable, type LayerChunk } from './toc-table.js';
+import { TocTable, blobParts, type ChunkTable, type LayerChunk } from './toc-table.js';
 
 const DIGEST = 32;
 const UNKNOWN = Buffer.alloc(DIGEST);
-/** Bytes of the blob between two parts that are fetched together all the same. */
-const GAP = 32 * 1024;
 /** Bytes of `data` looked at in one read. */
 const PIECE = 1024 * 1024;
 
@@ -170,13 +168,8 @@ export class TocReader implements LayerReader {
 
   /** All that reading up to `end` will take is asked for at once. */
   #need(start: number, end: number): void {
-    const parts = [...this.#table.overlapping(start, end)].filter(({ digest }) => digest !== undefined);
-    parts.sort((a, b) => a.offset - b.offset);
-    for (let i = 0; i < parts.length;) {
-      const from = parts[i]!.offset;
-      let to = parts[i]!.end;
-      for (i++; i < parts.length && parts[i]!.offset <= to + GAP; i++) to = Math.max(to, parts[i]!.end);
-      this.#blob.need(from, to - from);
+    for (const part of blobParts(this.#table.overlapping(start, end))) {
+      this.#blob.need(part.start, part.end - part.start);
     }
   }
 

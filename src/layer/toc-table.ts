@@ -10,6 +10,7 @@
 import { setU64 } from '../erofs/layout.js';
 import { LaminaError } from '../errors.js';
 import type { Compression, RestartPoint } from '../compress/types.js';
+import type { ByteRange } from '../source/fetch/block-file.js';
 import type { TocChunk, TocDocument } from '../source/toc/document.js';
 
 const MAGIC = Buffer.from('LAMTOC01');
@@ -38,6 +39,21 @@ export function encodeTocTable({ chunks, addressSpace }: TocDocument, compressio
     at += RECORD;
   }
   return bytes;
+}
+
+/** Bytes of the blob between two parts that are fetched together all the same. */
+const GAP = 32 * 1024;
+
+/** The parts of the blob that have some chunks. */
+export function blobParts(chunks: Iterable<TocChunk>): ByteRange[] {
+  const parts: { start: number; end: number }[] = [];
+  const there = [...chunks].filter(({ digest }) => digest !== undefined).sort((a, b) => a.offset - b.offset);
+  for (const { offset, end } of there) {
+    const last = parts.at(-1);
+    if (last !== undefined && offset <= last.end + GAP) last.end = Math.max(last.end, end);
+    else parts.push({ start: offset, end });
+  }
+  return parts;
 }
 
 /** A chunk of an index from elsewhere, and how it is had. */

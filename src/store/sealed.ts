@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { createHasher, digestBytes, sha256 } from '../digest/index.js';
-import { LaminaError, errnoOf } from '../errors.js';
+import { LaminaError, errnoOf, toLaminaError } from '../errors.js';
 
 const SEAL = 32;
 /** EROFS counts in blocks of 512 bytes and passes over what is behind its last; the seal fills one. */
@@ -18,17 +18,23 @@ export function seal(parts: readonly Buffer[]): Buffer[] {
   return [...parts, padding, digestBytes(hasher.digest())];
 }
 
-/** What was sealed, whole. Throws STORE_CORRUPT. */
+/** What was sealed, whole. Throws STORE_CORRUPT, and what a file that cannot be read throws. */
 export function readSealed(path: string): Buffer {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(path);
-  } catch (e) {
-    throw corrupt(path, errnoOf(e) ?? String(e));
-  }
+  const bytes = readStored(path);
   const end = Math.max(bytes.length - SEAL, 0);
   if (!sha256(bytes.subarray(0, end)).equals(bytes.subarray(end))) throw corrupt(path, 'its checksum does not match');
   return withoutSeal(bytes);
+}
+
+/** A file of the store, which is to be there. Throws STORE_CORRUPT where it is not, IO. */
+export function readStored(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (e) {
+    // What is damaged is made anew; what cannot be read now may be right.
+    if (errnoOf(e) !== 'ENOENT') throw toLaminaError(e, `Cannot read ${path}`);
+    throw corrupt(path, 'it is not there');
+  }
 }
 
 /** What was sealed, of a file that has been checked before. */
@@ -50,6 +56,6 @@ export function isSealed(path: string): boolean {
 function corrupt(path: string, why: string): LaminaError {
   return new LaminaError('STORE_CORRUPT', `Cannot use ${path}: ${why}`, {
     details: { path },
-    hint: 'Remove its directory from the store; it will be built again.',
+    hint: 'The next mount of the image makes it anew.',
   });
 }

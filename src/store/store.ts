@@ -28,8 +28,9 @@ import {
   statSync,
   writevSync,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { digestFileName, sha256, type Digest } from '../digest/index.js';
 import { errnoOf, toLaminaError } from '../errors.js';
 
@@ -113,17 +114,39 @@ export class Store {
     return join(this.path, 'tmp', `${processName()}-${randomBytes(8).toString('hex')}`);
   }
 
-  /** Writes a file of the store, durably; what fails leaves nothing. Throws PERMISSION_DENIED, DISK_FULL, IO. */
+  /**
+   * Writes a file of the store, synced soon ({@link publishSoon}); what fails leaves nothing. Throws PERMISSION_DENIED, DISK_FULL,
+   * IO.
+   */
   keep(path: string, parts: readonly Uint8Array[]): void {
     const temporary = this.temporary();
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-      writeDurably(temporary, parts);
-      publish(temporary, path);
+      writeNew(temporary, parts);
+      publishSoon(temporary, path);
     } catch (e) {
       rmSync(temporary, { force: true });
       throw toLaminaError(e, `Cannot keep ${path}`);
     }
+  }
+
+  /**
+   * Takes away what holds a damaged index: a layer's directory, or a map. Who has its files open goes on with them. Undefined
+   * where `path` is of no index.
+   */
+  removeIndex(path: string): string | undefined {
+    const [kind, name] = relative(this.path, path).split('/');
+    if ((kind !== 'layers' && kind !== 'maps') || name === undefined) return undefined;
+    const index = join(this.path, kind, name);
+    const temporary = this.temporary();
+    try {
+      renameSync(index, temporary);
+    } catch (e) {
+      // Another that uses the layer was faster.
+      if (errnoOf(e) !== 'ENOENT') throw toLaminaError(e, `Cannot remove ${index}`);
+    }
+    rmSync(temporary, { recursive: true, force: true });
+    return index;
   }
 
   #clearTemporaries(): void {
@@ -175,10 +198,15 @@ function startTime(pid: number): string | undefined {
 
 /** Writes a new file and syncs it. Throws what Node throws. */
 export function writeDurably(path: string, parts: readonly Uint8Array[]): void {
+  writeNew(path, parts, fsyncSync);
+}
+
+/** Writes a new file. Throws what Node throws. */
+export function writeNew(path: string, parts: readonly Uint8Array[], then?: (fd: number) => void): void {
   const fd = openSync(path, 'wx', 0o600);
   try {
     writeParts(fd, parts);
-    fsyncSync(fd);
+    then?.(fd);
   } finally {
     closeSync(fd);
   }
@@ -206,16 +234,31 @@ function writeParts(fd: number, parts: readonly Uint8Array[]): void {
  * false then.
  */
 export function publish(temporary: string, path: string): boolean {
-  let done = true;
+  const done = rename(temporary, path);
+  syncDirectory(dirname(path));
+  return done;
+}
+
+/**
+ * The same for what has not been synced, which is done when nobody waits for it. Only for what proves itself: a crash of the
+ * machine may leave it damaged until then.
+ */
+export function publishSoon(temporary: string, path: string): boolean {
+  const names = statSync(temporary).isDirectory() ? readdirSync(temporary) : [];
+  const done = rename(temporary, path);
+  syncSoon([...names.map((name) => join(path, name)), path, dirname(path)]);
+  return done;
+}
+
+function rename(temporary: string, path: string): boolean {
   try {
     renameSync(temporary, path);
+    return true;
   } catch (e) {
     if (errnoOf(e) !== 'ENOTEMPTY' && errnoOf(e) !== 'EEXIST') throw e;
     rmSync(temporary, { recursive: true, force: true });
-    done = false;
+    return false;
   }
-  syncDirectory(dirname(path));
-  return done;
 }
 
 export function syncDirectory(path: string): void {
@@ -224,5 +267,30 @@ export function syncDirectory(path: string): void {
     fsyncSync(fd);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** Milliseconds: by then a container has started. */
+const SOON_MS = 2000;
+const unsynced = new Set<string>();
+
+function syncSoon(paths: readonly string[]): void {
+  if (unsynced.size === 0) setTimeout(() => void syncAll(), SOON_MS).unref();
+  for (const path of paths) unsynced.add(path);
+}
+
+async function syncAll(): Promise<void> {
+  const paths = [...unsynced];
+  unsynced.clear();
+  // What is gone meanwhile need not be synced, and a disk that fails is found by who reads.
+  for (const path of paths) await syncOne(path).catch(() => undefined);
+}
+
+async function syncOne(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }

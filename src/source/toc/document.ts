@@ -82,7 +82,7 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
       continue;
     }
     if (parsed.size === 0) continue;
-    addChunks(chunks, [entry, ...raw.slice(first, i)], parsed.size, address, starts);
+    addChunks(chunks, i === first ? [entry] : [entry, ...raw.slice(first, i)], parsed.size, address, starts);
     end = address + parsed.size;
     afterLarge = parsed.size >= PIECE;
   }
@@ -202,9 +202,12 @@ function parseEntry(raw: Raw, { order, address, times }: EntryPlace): TarEntry {
   };
 }
 
+/** Of most entries. */
+const NO_XATTRS: ReadonlyMap<string, Buffer> = new Map();
+
 function xattrsOf(value: unknown): ReadonlyMap<string, Buffer> {
+  if (value === undefined || value === null) return NO_XATTRS;
   const xattrs = new Map<string, Buffer>();
-  if (value === undefined || value === null) return xattrs;
   if (!isRecord(value)) throw invalid('it has attributes of an unknown form');
   for (const [name, encoded] of Object.entries(value)) {
     if (typeof encoded !== 'string') throw invalid('it has attributes of an unknown form');
