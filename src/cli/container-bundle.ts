@@ -35,7 +35,7 @@ export async function makeMountedBundle(
   { reference, directory, image: options, runtime }: BundleRequest,
   signal: AbortSignal,
 ): Promise<MountedBundle> {
-  const request = imageRequestOf(context, reference, options);
+  const request = await imageRequestOf(context, reference, options);
   const configured = await visibly(context, (onEvent) => daemon.configure({ ...request, runtime }, onEvent, signal));
   const { config, configDigest } = configured;
   signal.throwIfAborted();

@@ -1,14 +1,17 @@
 /** What the user says about an image, before anything of the image is read. */
 import { resolve } from 'node:path';
 import type { ImageRequestInput } from '../daemon/protocol.js';
-import { isRemote, parseReference, type Reference } from '../source/reference.js';
+import { isRemote, parseSyntax, type Reference } from '../source/reference.js';
 import type { Context } from './context.js';
 import type { ImageOptions, TreeOptions } from './options.js';
 import { registryRequest } from './registry-options.js';
 
 /** The reference that IMAGE means. Says on stderr what was chosen where the user did not. */
-export function referenceOf(context: Context, text: string): Reference {
-  const reference = parseReference(text, context.cwd);
+export async function referenceOf(context: Context, text: string): Promise<Reference> {
+  const { cwd } = context;
+  const parsed = parseSyntax(text, cwd);
+  // What reads archives is not loaded for nothing.
+  const reference = parsed.kind === 'path' ? (await import('../source/sniff.js')).sniffed(parsed, text, cwd) : parsed;
   if (!text.startsWith(reference.text.slice(0, reference.text.indexOf(':') + 1)))
     context.out.note(`${text} is ${reference.text}`);
   return reference;
@@ -21,9 +24,9 @@ export function aciPathOf({ cwd, env }: Context, { aciPath }: ImageOptions): str
 }
 
 /** The same as the daemon takes it. */
-export function imageRequestOf(context: Context, text: string, options: TreeOptions): ImageRequestInput {
+export async function imageRequestOf(context: Context, text: string, options: TreeOptions): Promise<ImageRequestInput> {
   const { platform, compat } = options;
-  const reference = referenceOf(context, text);
+  const reference = await referenceOf(context, text);
   const aciPath = aciPathOf(context, options);
   return {
     reference: reference.text,

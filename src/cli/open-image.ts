@@ -30,7 +30,7 @@ export async function openImage(
   text: string,
   options: ImageOptions & { readonly store?: string },
 ): Promise<Image> {
-  const reference = referenceOf(context, text);
+  const reference = await referenceOf(context, text);
   const platform = options.platform === undefined ? undefined : parsePlatform(options.platform);
   if (reference.kind === 'docker') fetcherOf(context).serveThisThread();
   const progress = context.progress();

@@ -14,7 +14,7 @@ import { readChunks } from '../layer/chunks.js';
 import { openBlob } from '../source/blob.js';
 import type { Image, Layer } from '../source/image.js';
 import { encodeLaminaIndex, type LayerParts } from '../source/lamina-index.js';
-import { parseReference } from '../source/reference.js';
+import { parseReference } from '../source/sniff.js';
 import { FileCredentials } from '../source/registry/auth-file.js';
 import { FixedCredentials, parseCredentials } from '../source/registry/credentials.js';
 import { LAYER_MIN, writeFileList } from '../source/soci/write-ztoc.js';

@@ -6,7 +6,7 @@ import { parsePlatform } from '../oci/platform.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
 import type { Image } from '../source/image.js';
 import { resolveImage } from '../source/index.js';
-import { parseFullReference } from '../source/reference.js';
+import { parseFullReference } from '../source/sniff.js';
 import type { Store } from '../store/store.js';
 import type { Configured, ConfigRequest, ImageRequest, PrepareEvent } from './protocol.js';
 import { registrySource } from './registry-source.js';

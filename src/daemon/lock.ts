@@ -2,25 +2,12 @@
  * RUN/lock: held for life by the one supervisor of a run directory, or by a server that has outlived it. Holds the
  * owner's process id, so that a client can tell a daemon that is just restarting from none.
  */
-import { closeSync, constants, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
-import { tryLock } from '../native/libc.js';
+import { readFileSync, statSync } from 'node:fs';
 import { isAlive } from './process.js';
 import type { RunDir } from './run-dir.js';
 
 /** Exit code of a supervisor that finds its run directory taken: EX_TEMPFAIL of sysexits.h. */
 export const RUN_DIR_TAKEN = 75;
-
-/** False when somebody else has it. The descriptor stays open until the process ends. */
-export function takeLock(run: RunDir): boolean {
-  const fd = openSync(run.lock, constants.O_RDWR | constants.O_CREAT, 0o600);
-  if (!tryLock(fd)) {
-    closeSync(fd);
-    return false;
-  }
-  ftruncateSync(fd);
-  writeSync(fd, `${process.pid}\n`, 0);
-  return true;
-}
 
 /** The process that has the lock. Its number alone would not tell: that of a dead owner may be another process's by now. */
 export function lockOwner(run: RunDir): number | undefined {

@@ -12,7 +12,7 @@ import { Broker } from './broker.js';
 import { Connections } from './connections.js';
 import { Control } from './control.js';
 import { withDeadline } from './deadline.js';
-import { takeLock } from './lock.js';
+import { takeLock } from './take-lock.js';
 import { Repetitions, createLogger } from './log.js';
 import { MountTable } from './mount-table.js';
 import { NativeServers } from './native-servers.js';

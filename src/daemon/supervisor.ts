@@ -14,7 +14,8 @@ import { LaminaError, toLaminaError, type SerializedError } from '../errors.js';
 import { openFuseMount, type FuseMount } from '../mount/fuse-mount.js';
 import { sendFd, socketpair } from '../native/libc.js';
 import type { TypedCredentials } from '../source/fetch/fetcher.js';
-import { RUN_DIR_TAKEN, takeLock } from './lock.js';
+import { RUN_DIR_TAKEN } from './lock.js';
+import { takeLock } from './take-lock.js';
 import { RestartPause } from './restart-pause.js';
 import { RunDir } from './run-dir.js';
 

@@ -58,8 +58,8 @@ export interface PrepareOptions {
 const TREE_FORMAT = 6;
 
 /**
- * An index that turns out to be damaged, or has lost a file, is made anew. Throws what indexing and merging throw, with the layer named; an AbortError
- * when `signal` says so.
+ * An index that turns out to be damaged, or has lost a file, is made anew. Throws what indexing and merging throw, with the layer
+ * named; an AbortError when `signal` says so.
  */
 export async function prepareImage(image: Image, options: PrepareOptions): Promise<PreparedImage> {
   const { onProgress, signal, store } = options;

@@ -1,19 +1,17 @@
 /**
- * References as users write them: `oci:DIR[:TAG|@DIGEST]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF|:@N]`, `aci:FILE`,
+ * The syntax of references as users write them: `oci:DIR[:TAG|@DIGEST]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF|:@N]`, `aci:FILE`,
  * `aci:HOST/NAME[:VERSION][,LABEL=VALUE]`, `docker://HOST/NAME[:TAG][@DIGEST]`, or a path, whose kind is found by looking at it. Names and tags may have colons, and
  * so may paths: the longest path that exists is meant.
  */
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { parseDigest, type Digest } from '../digest/form.js';
-import { LaminaError, toLaminaError } from '../errors.js';
+import { LaminaError } from '../errors.js';
 import { fullName } from '../oci/name.js';
-import { Archive } from './archive.js';
-import { DirectoryFiles, isDirectory } from './files.js';
 import { isDiscoverable, parseAppName, type AppName } from './registry/app-name.js';
 import { parseRegistryName, type RegistryName } from './registry/name.js';
 
-type FileKind = 'oci' | 'oci-archive' | 'docker-archive' | 'aci';
+export type FileKind = 'oci' | 'oci-archive' | 'docker-archive' | 'aci';
 
 /** To what lies in a file or directory. */
 export interface FileReference {
@@ -42,6 +40,11 @@ export interface AppcReference extends AppName {
 
 export type Reference = FileReference | RegistryReference | AppcReference;
 
+/** A path without a prefix, at which something is; what kind of image it is, is still to be found out (./sniff). */
+export interface PathReference extends Split {
+  readonly kind: 'path';
+}
+
 /** Whether what it names is looked for in the network. */
 export function isRemote({ kind }: Reference): boolean {
   return kind === 'docker' || kind === 'appc';
@@ -55,10 +58,9 @@ const OTHER_TRANSPORT = /^(containers-storage|dir|docker-daemon|ostree|sif|tarba
 
 /**
  * `cwd` is what relative paths start from. The path of a reference with a prefix need not exist. Throws REFERENCE_INVALID,
- * DIGEST_UNSUPPORTED, DIGEST_INVALID; for a path without a prefix also IMAGE_NOT_FOUND, NOT_AN_IMAGE and what
- * {@link Archive.open} throws.
+ * DIGEST_UNSUPPORTED, DIGEST_INVALID; for a path without a prefix also IMAGE_NOT_FOUND.
  */
-export function parseReference(text: string, cwd: string): Reference {
+export function parseSyntax(text: string, cwd: string): Reference | PathReference {
   if (text === '' || text.length > LENGTH_MAX || /\p{Cc}/u.test(text)) {
     throw invalid(text, 'it is empty, too long or has control characters', GRAMMAR);
   }
@@ -72,7 +74,7 @@ export function parseReference(text: string, cwd: string): Reference {
   if (kind !== undefined) return withPrefix(kind as FileKind, text.slice(prefix.length), text, cwd);
   if (text.startsWith('docker://')) return { kind: 'docker', ...parseRegistryName(text) };
   const found = longestPath(text, cwd);
-  if (found !== undefined) return withoutPrefix(found, text, cwd);
+  if (found !== undefined) return { kind: 'path', ...found };
   if (/^[/.]/.test(text)) {
     throw new LaminaError('IMAGE_NOT_FOUND', `Cannot open ${text}: there is no such file or directory`, {
       details: { path: resolve(cwd, text) },
@@ -87,11 +89,11 @@ export function parseReference(text: string, cwd: string): Reference {
 }
 
 /** The same for a reference in its full form, where a path is absolute: a relative one that exists here is not meant. */
-export function parseFullReference(text: string): Reference {
+export function parseFullSyntax(text: string): Reference | PathReference {
   const [, rest] = /^aci:(.*)$/s.exec(text) ?? [];
   return rest !== undefined && rest.length <= LENGTH_MAX && isAppName(rest)
     ? appcReference(rest)
-    : parseReference(text, '/');
+    : parseSyntax(text, '/');
 }
 
 /**
@@ -108,23 +110,19 @@ function appcReference(text: string): AppcReference {
 }
 
 /** A path, and what follows it: "", or from the ":" or "@" on. */
-interface Split {
+export interface Split {
   readonly path: string;
   readonly suffix: string;
 }
 
 function withPrefix(kind: FileKind, rest: string, text: string, cwd: string): FileReference {
   const existing = longestPath(rest, cwd);
-  if (existing !== undefined) return reference(kind, existing, text, cwd);
+  if (existing !== undefined) return fileReference(kind, existing, text, cwd);
   // Nothing is there; it is read as it would be if the shortest path were.
   const split = splits(rest)
     .reverse()
     .find(({ suffix }) => parseSuffix(kind, suffix) !== undefined);
-  return reference(kind, split ?? { path: rest, suffix: '' }, text, cwd);
-}
-
-function withoutPrefix(split: Split, text: string, cwd: string): FileReference {
-  return reference(sniff(resolve(cwd, split.path), text), split, text, cwd);
+  return fileReference(kind, split ?? { path: rest, suffix: '' }, text, cwd);
 }
 
 /** Every way to cut the text in two, the longest path first. */
@@ -140,7 +138,8 @@ function longestPath(rest: string, cwd: string): Split | undefined {
   return splits(rest).find(({ path }) => path !== '' && existsSync(resolve(cwd, path)));
 }
 
-function reference(kind: FileKind, { path, suffix }: Split, text: string, cwd: string): FileReference {
+/** Throws REFERENCE_INVALID. */
+export function fileReference(kind: FileKind, { path, suffix }: Split, text: string, cwd: string): FileReference {
   if (path === '') throw invalid(text, 'it names no path', GRAMMAR);
   const parts = parseSuffix(kind, suffix);
   if (parts === undefined) {
@@ -166,38 +165,6 @@ function parseSuffix(kind: FileKind, suffix: string): Parts | undefined {
   }
   if (tag === undefined && digest === undefined) return undefined;
   return { ...(tag === undefined ? {} : { tag }), ...(digest === undefined ? {} : { digest: parseDigest(digest) }) };
-}
-
-/** What is at `path`. Throws NOT_AN_IMAGE and what {@link Archive.open} and {@link DirectoryFiles.find} throw. */
-function sniff(path: string, text: string): FileKind {
-  try {
-    if (isDirectory(path)) return sniffDirectory(new DirectoryFiles(path));
-    // Image archives of appc "MUST be named with the suffix .aci, irrespective of compression".
-    return path.endsWith('.aci') ? 'aci' : sniffArchive(Archive.open(path));
-  } catch (e) {
-    const { code, message, hint, details } = toLaminaError(e);
-    throw new LaminaError(code, `Cannot open ${text}: ${message}`, { hint, details, cause: e });
-  }
-}
-
-function sniffDirectory(files: DirectoryFiles): FileKind {
-  if (files.find('oci-layout') !== undefined || files.find('index.json') !== undefined) return 'oci';
-  const { path } = files;
-  throw new LaminaError('NOT_AN_IMAGE', `${path} is a directory, but no image layout (it has no oci-layout)`, {
-    hint: 'Give the directory that has oci-layout, index.json and blobs in it.',
-    details: { path },
-  });
-}
-
-function sniffArchive(archive: Archive): FileKind {
-  if (archive.has('oci-layout') || archive.has('index.json')) return 'oci-archive';
-  if (archive.has('manifest.json')) return 'docker-archive';
-  if (archive.has('manifest')) return 'aci';
-  const { path } = archive;
-  throw new LaminaError('NOT_AN_IMAGE', `${path} is a tar, but not of an image`, {
-    hint: 'An image archive has an index.json (OCI), a manifest.json (docker save) or a manifest (appc).',
-    details: { path },
-  });
 }
 
 const GRAMMAR =

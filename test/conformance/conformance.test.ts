@@ -19,7 +19,7 @@ import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { loadFuseNative } from '../../src/mount/fuse-native.js';
 import type { Image } from '../../src/source/image.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { Store } from '../../src/store/store.js';
 import type { Compat } from '../../src/union/merge.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';

@@ -7,7 +7,7 @@ import { LaminaError } from '../../src/errors.js';
 import { prepareImage } from '../../src/image/prepare.js';
 import { ImageTree } from '../../src/image/tree.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { Store } from '../../src/store/store.js';
 import { nodesOfMount, nodesOfTree, type Node } from '../conformance/dump.js';
 import type { TestDaemon } from '../support/daemon.js';

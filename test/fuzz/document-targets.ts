@@ -13,7 +13,7 @@ import { Archive } from '../../src/source/archive.js';
 import { dockerImage } from '../../src/source/docker-archive.js';
 import { Layout } from '../../src/source/layout.js';
 import { ociImage } from '../../src/source/oci-image.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { parseRegistryName } from '../../src/source/registry/name.js';
 import { selectManifest } from '../../src/source/select.js';
 import { tarMembers } from '../../src/source/tar-members.js';

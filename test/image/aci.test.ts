@@ -6,7 +6,7 @@ import { ErofsReader } from '../../src/erofs/reader.js';
 import { prepareImage } from '../../src/image/prepare.js';
 import { ImageTree } from '../../src/image/tree.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { readSealed } from '../../src/store/sealed.js';
 import { Store } from '../../src/store/store.js';
 import { directory, file, makeAci, type AciSpec } from '../support/aci.js';

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap';
 import { prepareImage } from '../../src/image/prepare.js';
 import { ImageTree } from '../../src/image/tree.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { Store } from '../../src/store/store.js';
 import { lamina } from '../support/cli.js';
 import { addToIndex, blobPath, digest, makeLayout, writeBlob, writeJson, type Descriptor } from '../support/images.js';

@@ -8,7 +8,7 @@ import { prepareImage, type PreparedImage } from '../../src/image/prepare.js';
 import type { ProgressEvent } from '../../src/image/progress.js';
 import { ImageTree } from '../../src/image/tree.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { Store } from '../../src/store/store.js';
 import { blobPath, makeLayout, type LayerCompression } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';

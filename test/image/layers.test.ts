@@ -11,7 +11,7 @@ import { origins, provenance } from '../../src/image/provenance.js';
 import { realPath } from '../../src/image/real-path.js';
 import { ImageTree } from '../../src/image/tree.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { Store } from '../../src/store/store.js';
 import { makeLayout, type ImageSpec } from '../support/images.js';
 import { tempDir } from '../support/tmp.js';

@@ -9,7 +9,7 @@ import { indexShipped, type ShippedJob } from '../../src/layer/shipped-pass.js';
 import { openBlob } from '../../src/source/blob.js';
 import { embeddedLocation } from '../../src/source/documents.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { writeFileList } from '../../src/source/soci/write-ztoc.js';
 import { decodeZtoc, encodeZtoc } from '../../src/source/soci/ztoc.js';
 import { Store } from '../../src/store/store.js';

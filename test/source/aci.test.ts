@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import type { Image } from '../../src/source/image.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import { file, makeAci, type AciSpec } from '../support/aci.js';
 import { digest } from '../support/images.js';
 import { tempDir } from '../support/tmp.js';

@@ -9,7 +9,7 @@ import { Archive } from '../../src/source/archive.js';
 import { openBlob, type BlobLocation } from '../../src/source/blob.js';
 import type { Image } from '../../src/source/image.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import {
   CONTAINERD_NAME,
   LayoutBuilder,

@@ -9,7 +9,7 @@ import type { ErrorCode } from '../../src/errors.js';
 import { parsePlatform } from '../../src/oci/platform.js';
 import type { Image } from '../../src/source/image.js';
 import { resolveImage } from '../../src/source/index.js';
-import { parseReference } from '../../src/source/reference.js';
+import { parseReference } from '../../src/source/sniff.js';
 import {
   CONFIG,
   CONTAINERD_NAME,

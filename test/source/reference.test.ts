@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import t from 'tap';
 import type { ErrorCode } from '../../src/errors.js';
-import { parseFullReference, parseReference } from '../../src/source/reference.js';
+import { parseFullReference, parseReference } from '../../src/source/sniff.js';
 import { LayoutBuilder, members, sha256, tarOf } from './builders.js';
 
 interface Expected extends Record<string, unknown> {

@@ -98,29 +98,29 @@ async function mount(
   }
 }
 
-export function mountImage(
+export async function mountImage(
   context: Context,
   image: string,
   mountpoint: string | undefined,
   options: MountOptions,
 ): Promise<MountStatus> {
-  const request = mountRequestOf(context, image, mountpoint, options);
+  const request = await mountRequestOf(context, image, mountpoint, options);
   return interruptible(async (signal) => mountVisibly(context, await startedDaemon(context), request, signal));
 }
 
-export function mountRequestOf(
+export async function mountRequestOf(
   context: Context,
   image: string,
   mountpoint: string | undefined,
   options: MountOptions,
-): MountRequestInput {
+): Promise<MountRequestInput> {
   const { engine, transport, verify, rw, upper, subdir, flags } = options;
   const idMap = idMapOf(options.uidMap ?? [], options.gidMap ?? []);
   if (upper !== undefined && rw !== true) {
     throw new LaminaError('USAGE', '--upper says where writes go, but the mount is read-only', { hint: 'Add --rw.' });
   }
   return {
-    ...imageRequestOf(context, image, options),
+    ...(await imageRequestOf(context, image, options)),
     ...(mountpoint === undefined ? {} : { mountpoint: resolve(context.cwd, mountpoint) }),
     ...(engine === undefined ? {} : { engine }),
     ...(transport === undefined ? {} : { transport }),

@@ -6,7 +6,7 @@ import type { MountStatus } from '../../daemon/protocol.js';
 import { Records } from '../../daemon/records.js';
 import { RunDir } from '../../daemon/run-dir.js';
 import { LaminaError, toLaminaError } from '../../errors.js';
-import { parseReference } from '../../source/reference.js';
+import { parseReference } from '../../source/sniff.js';
 import type { Cli } from '../cli.js';
 import type { Context } from '../context.js';
 import { findDaemon, startedDaemon } from '../daemon-mount.js';
