@@ -40,13 +40,13 @@ export function mergeToStore({ layers, compat, temporary, path }: MergeJob): voi
   if (bytes > TREES_MAX) {
     throw new LaminaError('LIMIT_EXCEEDED', `The layers' trees have ${bytes} bytes together (at most ${TREES_MAX})`);
   }
-  const trees = layers.map(({ tree, whitelists }) => {
-    const root = takeTree(tree) ?? loadTree(new ErofsReader(readSealed(tree)));
-    for (const list of whitelists) keepListed(root, list);
-    return root;
-  });
   const devices = layers.map(({ addressSpace }) => addressSpace);
   try {
+    const trees = layers.map(({ tree, whitelists }) => {
+      const root = takeTree(tree) ?? loadTree(new ErofsReader(readSealed(tree)));
+      for (const list of whitelists) keepListed(root, list);
+      return root;
+    });
     writeNew(temporary, seal(encodeTree(mergeLayers(trees, compat), { devices })));
     publishSoon(temporary, path);
   } finally {

@@ -12,6 +12,8 @@ let bytes = 0;
 
 /** `path`: of the layer's tree.erofs; `encoded`: what it holds. */
 export function keepTree(path: string, root: Inode, encoded: readonly Buffer[]): void {
+  // One of before, whose layer was taken out of the store, must not come back.
+  trees.delete(path);
   const size = encoded.reduce((n, part) => n + part.length, 0);
   if (bytes + size > BYTES_MAX) return;
   bytes += size;

@@ -59,8 +59,8 @@ export function indexShipped({ parts, diffId, digest, size, temporary, layerDire
     const root = treeOf(filesOf(files), streamSize);
     const encoded = seal(encodeTree(root, { devices: [addressSpace] }));
     writeNew(join(temporary, 'tree.erofs'), encoded);
-    publishSoon(temporary, layerDirectory);
-    keepTree(join(layerDirectory, 'tree.erofs'), root, encoded);
+    // What is there already may be another's, from another index.
+    if (publishSoon(temporary, layerDirectory)) keepTree(join(layerDirectory, 'tree.erofs'), root, encoded);
   } finally {
     rmSync(temporary, { recursive: true, force: true });
   }

@@ -73,15 +73,25 @@ export function indexToc(job: TocJob): IndexedToc {
 }
 
 /** See src/bundle/user. */
-const ACCOUNTS = /^(?:\.?\/)*etc\/(?:passwd|group)$/;
+const ACCOUNTS = /^(?:\.?\/)*etc\/(passwd|group)$/;
+/** Bytes of such a file that are looked at, and of the blob that are fetched for it before anybody asks. */
+const [ACCOUNTS_MAX, ACCOUNTS_PART_MAX] = [1024 * 1024, 4 * 1024 * 1024];
 
-/** With all that is verified together with them. */
+/** With all that is verified together with them. Of a name that comes again the last counts: a table may repeat it a million times. */
 function accountsOf({ entries, chunks }: TocDocument): ByteRange[] {
-  const files = entries.filter(({ name }) => ACCOUNTS.test(name)).flatMap(({ data }) => data);
-  const pieces = new Set(files.map(({ position }) => Math.floor(position / CHUNK)));
-  return [...pieces].flatMap((piece) =>
-    blobParts(chunks.filter(({ address, size }) => address < (piece + 1) * CHUNK && address + size > piece * CHUNK)),
-  );
+  const pieces = new Map<string, number>();
+  for (const { name, size, data } of entries) {
+    const [, file] = ACCOUNTS.exec(name) ?? [];
+    const [run] = data;
+    if (file === undefined) continue;
+    if (run === undefined || size > ACCOUNTS_MAX) pieces.delete(file);
+    else pieces.set(file, Math.floor(run.position / CHUNK));
+  }
+  return [...new Set(pieces.values())]
+    .flatMap((piece) =>
+      blobParts(chunks.filter(({ address, size }) => address < (piece + 1) * CHUNK && address + size > piece * CHUNK)),
+    )
+    .filter(({ start, end }) => end - start <= ACCOUNTS_PART_MAX);
 }
 
 /** Bytes of the blob that one span may have, which is held in memory while it is decompressed. SOCI's own have some 4 MiB. */
@@ -141,8 +151,8 @@ function write(
   const encoded = seal(encodeTree(root, { devices: [addressSpace] }));
   writeNew(join(temporary, 'tree.erofs'), encoded);
   writeNew(join(temporary, index.name), seal([padded(index.bytes)]));
-  publishSoon(temporary, layerDirectory);
-  keepTree(join(layerDirectory, 'tree.erofs'), root, encoded);
+  // What is there already may be another's, from another index.
+  if (publishSoon(temporary, layerDirectory)) keepTree(join(layerDirectory, 'tree.erofs'), root, encoded);
 }
 
 /** What is sealed has whole blocks. */

@@ -3,6 +3,8 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { mergeToStore } from '../../src/image/merge.js';
+import { keepTree, takeTree } from '../../src/layer/fresh-trees.js';
+import { impliedDirectory } from '../../src/erofs/paths.js';
 import { indexToc } from '../../src/layer/toc-pass.js';
 import { makeEstargz } from '../support/estargz.js';
 import type { Entry } from '../support/tar.js';
@@ -58,3 +60,29 @@ for (const compat of ['spec', 'overlay'] as const) {
     t.ok(merged('again').equals(first));
   });
 }
+
+t.test('a tree that is too large to be kept leaves none of before', async (t) => {
+  keepTree('/tree', impliedDirectory(), []);
+  keepTree('/tree', impliedDirectory(), [Buffer.alloc(17 * 1024 * 1024)]);
+  t.equal(takeTree('/tree'), undefined);
+});
+
+t.test('of account files that a table repeats, or makes large, little is fetched ahead', async (t) => {
+  const accountsOf = async (entries: readonly Entry[]): Promise<number> => {
+    const directory = tempDir(t);
+    const { blob: bytes, annotations } = await makeEstargz(entries);
+    const path = join(directory, 'blob');
+    writeFileSync(path, bytes);
+    const [digest = ''] = Object.values(annotations);
+    const [temporary, layerDirectory] = [join(directory, 'temporary'), join(directory, 'layer')];
+    const blob = { kind: 'file', path, offset: 0, size: bytes.length } as const;
+    return indexToc({ toc: { format: 'estargz', digest }, blob, temporary, layerDirectory }).accounts.length;
+  };
+  const large = Buffer.alloc(70_000, 'x');
+  const repeated = Array.from({ length: 50 }, (_, i) => ({
+    name: i % 2 === 0 ? 'etc/passwd' : './etc/passwd',
+    content: large,
+  }));
+  t.equal(await accountsOf(repeated), 1);
+  t.equal(await accountsOf([...repeated, { name: 'etc/passwd', content: Buffer.alloc(2_000_000, 'y') }]), 0);
+});
