@@ -57,11 +57,11 @@ export function indexToc(job: TocJob): IndexedToc {
   try {
     const { json, dataEnd, compression } = readToc(blob, toc, external);
     const document = parseToc(json, dataEnd);
-    const { addressSpace } = document;
+    checkLimit(document.content);
     const tree = new TreeBuilder(new Notes(), view);
     for (const entry of document.entries) tree.add(entry);
     const index = { name: 'toc', bytes: encodeTocTable(document, compression) };
-    write(tree, addressSpace, index, { temporary, layerDirectory });
+    write(tree, document.addressSpace, index, { temporary, layerDirectory });
     const landmark = document.entries.find(({ name }) => name === LANDMARK)?.data[0]?.position;
     const chunk = document.chunks.find(({ address }) => address === landmark);
     return { prefetch: chunk?.offset ?? 0, accounts: accountsOf(document) };
@@ -123,6 +123,7 @@ export function indexSoci({ ztoc, digest, size, temporary, layerDirectory }: Soc
       // What is before it, a gzip header of an unknown length, has no digest, and could make other bytes of the rest.
       if (start > point.input) throw sociInvalid('the ztoc', 'its first span is not hashed from the start');
     }
+    checkLimit(uncompressedSize);
     const tree = new TreeBuilder(new Notes());
     files.forEach((file, i) => {
       const entry = tarEntryOf(file, i + 1);
@@ -137,14 +138,18 @@ export function indexSoci({ ztoc, digest, size, temporary, layerDirectory }: Soc
   }
 }
 
+/** Throws LIMIT_EXCEEDED. */
+function checkLimit(bytes: number): void {
+  const limit = layerLimit();
+  if (bytes > limit) throw overLimit(limit);
+}
+
 function write(
   tree: TreeBuilder,
   addressSpace: number,
   index: { readonly name: string; readonly bytes: Buffer },
   { temporary, layerDirectory }: Pick<TocJob, 'temporary' | 'layerDirectory'>,
 ): void {
-  const limit = layerLimit();
-  if (addressSpace > limit) throw overLimit(limit);
   // Files lie in one piece each, so nothing is put into an appendix.
   const { root } = tree.finish(addressSpace);
   mkdirSync(temporary, { mode: 0o700 });

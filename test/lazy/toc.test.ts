@@ -104,6 +104,29 @@ t.test('All that a read takes is asked for at once', async (t) => {
   t.equal(proxy.seen.length, before + 1);
 });
 
+t.test('To read a file to its end does not bring the one behind it', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  const program = noise(400_000, 'program');
+  const files = [
+    { name: 'program', content: program },
+    { name: 'behind', content: noise(400_000, 'behind') },
+    // A layer of which a third is read comes as a whole.
+    { name: 'rest', content: noise(2_000_000, 'rest') },
+  ];
+  const { tar, blob, annotations } = await makeEstargz(files, { chunkSize: 256 * 1024 });
+  const image = await makeLayout(tempDir(t), { layers: [{ tar, blob, annotations }] });
+  push(image.reference, registry.host, 'two:1');
+  for (const engine of engines) {
+    if (engine === 'kernel' && kernelEngineObstacle() !== undefined) continue;
+    const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+    const mountpoint = await mounted(daemon, `docker://${registry.host}/two:1`, '--engine', engine);
+    t.ok((await readFile(join(mountpoint, 'program'))).equals(program));
+    const [layer] = await contents(daemon);
+    t.ok(layer!.fetched < program.length + 64 * 1024, `${engine}: ${layer!.fetched} bytes`);
+  }
+});
+
 t.test('A table of contents that cannot be used makes the layer be read as a whole', async (t) => {
   if (cannotRun(t)) return;
   const lost = await serveEstargz(t, {

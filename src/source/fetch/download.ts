@@ -106,7 +106,7 @@ export class Download {
     const again = [...this.#waiters].some((waiter) => waiter.start <= start && end <= waiter.end);
     return new Promise((resolve, reject) => {
       this.#waiters.add({ access, start, end, resolve, reject });
-      this.#cover({ access, start, end: this.#reach(start, end) }, 'demand');
+      this.#cover({ access, start, end: mounted ? this.#reach(start, end) : end }, 'demand');
       if (again) return;
       // Who reads all of it says nothing about what is read first.
       if (mounted && this.#streams.wanted === 0) this.#options.trace.add({ start, end });

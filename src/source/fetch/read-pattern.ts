@@ -13,6 +13,8 @@ const MOST = 1 / 3;
 const FAR_MS = 20;
 /** Bytes: about what comes in the time that a request takes. */
 const FAR_PART = 128 * 1024;
+/** Bytes: what else is asked for costs a registry that is near as much as this. */
+const NEAR_PART = 64 * 1024;
 /** By how much an answer is expected to take longer than the quickest of the last: one that is near may be slow now and then. */
 const SLOWER = 1.2;
 
@@ -70,8 +72,8 @@ export class Distance {
     this.#answerMs = Math.min(ms, (this.#answerMs ?? ms) * SLOWER);
   }
 
-  /** Bytes that a request had best be for; 0 where none is too short. */
+  /** Bytes that a request had best be for. */
   get part(): number {
-    return (this.#answerMs ?? 0) > FAR_MS ? FAR_PART : 0;
+    return (this.#answerMs ?? 0) > FAR_MS ? FAR_PART : NEAR_PART;
   }
 }

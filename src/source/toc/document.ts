@@ -7,7 +7,8 @@
  *     file, padded to 512 | file, padded to 512 | ..      in the order of the table
  *
  * What is read is verified in pieces of 64 KiB, so files that are larger begin and end on the border of one: nobody who reads
- * a small file has to have a large one decompressed that shares a piece with it.
+ * a small file has to have a large one decompressed that shares a piece with it. And the kernel, which reads ahead in the address
+ * space, finds nothing behind the end of such a file: what happens to lie there may be large, and has nothing to do with it.
  */
 import { LaminaError } from '../../errors.js';
 import type { EntryType, TarEntry } from '../../tar/entry.js';
@@ -35,6 +36,8 @@ export interface TocDocument {
   readonly chunks: readonly TocChunk[];
   /** Bytes. */
   readonly addressSpace: number;
+  /** Bytes of all files. */
+  readonly content: number;
 }
 
 /** Bytes of JSON. The tools stop at 150 MiB of it and less. */
@@ -52,6 +55,11 @@ const types: ReadonlyMap<string, EntryType> = new Map([
 
 /** Bytes: see `CHUNK` of src/layer/chunks.ts. */
 const PIECE = 65536;
+/** Bytes that are empty behind a large file: the kernel reads twice VM_READAHEAD_PAGES (mm.h) ahead at most. */
+const READ_AHEAD = 256 * 1024;
+
+/** Part of the name of what is kept of a table: a change of the address space must not meet trees of before. */
+export const LAYOUT = 2;
 
 function roundUp(bytes: number, unit: number): number {
   return Math.ceil(bytes / unit) * unit;
@@ -67,13 +75,14 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
   const chunks: TocChunk[] = [];
   const times: Times = new Map();
   let end = 0;
+  let content = 0;
   let afterLarge = false;
   for (let i = 0; i < raw.length;) {
     const entry = raw[i++]!;
     const first = i;
     while (raw[i]?.['type'] === 'chunk') i++;
     const size = naturalOf(entry, 'size');
-    const address = roundUp(end, afterLarge || size >= PIECE ? PIECE : BLOCK);
+    const address = afterLarge ? roundUp(end + READ_AHEAD, PIECE) : roundUp(end, size >= PIECE ? PIECE : BLOCK);
     if (!Number.isSafeInteger(address + size)) throw invalid('its files have too many bytes');
     const parsed = parseEntry(entry, { order: entries.length + 1, address, times });
     entries.push(parsed);
@@ -84,9 +93,10 @@ export function parseToc(json: Buffer, dataEnd: number): TocDocument {
     if (parsed.size === 0) continue;
     addChunks(chunks, i === first ? [entry] : [entry, ...raw.slice(first, i)], parsed.size, address, starts);
     end = address + parsed.size;
+    content += parsed.size;
     afterLarge = parsed.size >= PIECE;
   }
-  return { entries, chunks, addressSpace: roundUp(end, BLOCK) };
+  return { entries, chunks, addressSpace: roundUp(end, BLOCK), content };
 }
 
 function rawEntries(json: Buffer): Raw[] {
