@@ -46,30 +46,35 @@ function layout(directory: string): Bundle {
 }
 
 /**
- * Makes the directory, where it is missing with those above it, and what belongs in it. Either all of it is there
- * afterwards, or nothing that was not there before.
+ * Makes the directory, where it is missing with those above it, and what belongs in it but for the config. Either all of it is
+ * there afterwards, or nothing that was not there before. `lasting`: it shall be ours, and removed as such, after a power failure.
  *
  * Throws BUNDLE_EXISTS where there is a bundle already; BUNDLE_INVALID where the directory cannot become one: it is
  * another user's, or open to others with files in it, or its rootfs is no empty directory.
  */
-export function createBundle({ directory, config }: { directory: string; config: RuntimeSpec }): Bundle {
+export function createBundle({ directory, lasting }: { directory: string; lasting: boolean }): Bundle {
   const bundle = layout(directory);
   const undo: (() => void)[] = [];
   try {
     claimDirectory(bundle, undo);
-    const markPath = join(bundle.directory, markName);
-    writeNew(markPath, mark);
-    undo.push(() => unlinkSync(markPath));
-    if (!isEmptyDirectory(bundle.rootfs)) {
-      mkdirSync(bundle.rootfs, { mode: 0o755 });
-      undo.push(() => rmdirSync(bundle.rootfs));
-    }
-    writeNew(bundle.configPath, config);
+    writeNew(join(bundle.directory, markName), mark, lasting);
+    undo.push(() => unlinkSync(join(bundle.directory, markName)));
+    if (!isEmptyDirectory(bundle.rootfs)) mkdirSync(bundle.rootfs, { mode: 0o755 });
     return bundle;
   } catch (e) {
     for (const step of undo.reverse()) ignoreErrors(step);
     if (errnoOf(e) === 'EEXIST') throw exists(bundle.directory, e);
     throw toLaminaError(e, `Cannot make the bundle ${bundle.directory}`);
+  }
+}
+
+/** Completes a bundle. Throws BUNDLE_EXISTS where somebody else has done so. */
+export function writeConfig({ directory, configPath }: Bundle, config: RuntimeSpec): void {
+  try {
+    writeNew(configPath, config, false);
+  } catch (e) {
+    if (errnoOf(e) === 'EEXIST') throw exists(directory, e);
+    throw toLaminaError(e, `Cannot make the bundle ${directory}`);
   }
 }
 
@@ -138,13 +143,13 @@ function isEmptyDirectory(path: string): boolean {
 }
 
 /** A whole file under a new name, or none: written aside, then linked, which never replaces (EEXIST). */
-function writeNew(path: string, value: unknown): void {
+function writeNew(path: string, value: unknown, synced: boolean): void {
   const aside = `${path}.${process.pid}.new`;
   const fd = openSync(aside, 'wx', 0o600);
   try {
     try {
       writeAll(fd, Buffer.from(`${JSON.stringify(value, null, 2)}\n`));
-      fsyncSync(fd);
+      if (synced) fsyncSync(fd);
     } finally {
       closeSync(fd);
     }

@@ -1,9 +1,7 @@
-/**
- * A bundle with its image mounted: made as a whole or not at all. The config is computed, and its errors found, before
- * anything is mounted.
- */
+/** A bundle with its image mounted: made as a whole or not at all. */
 import { join } from 'node:path';
-import { createBundle, removeBundle } from '../bundle/bundle.js';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createBundle, removeBundle, writeConfig } from '../bundle/bundle.js';
 import { rootfsName } from '../bundle/defaults.js';
 import type { RuntimeOptions } from '../bundle/runtime-config.js';
 import type { DaemonClient } from '../daemon/client.js';
@@ -20,6 +18,8 @@ export interface BundleRequest {
   readonly directory: string;
   readonly image: ServedTreeOptions;
   readonly runtime: RuntimeOptions;
+  /** See {@link createBundle}. */
+  readonly lasting: boolean;
 }
 
 export interface MountedBundle {
@@ -32,43 +32,50 @@ export interface MountedBundle {
 export async function makeMountedBundle(
   context: Context,
   daemon: DaemonClient,
-  { reference, directory, image: options, runtime }: BundleRequest,
+  { reference, directory, image: options, runtime, lasting }: BundleRequest,
   signal: AbortSignal,
 ): Promise<MountedBundle> {
-  const request = await imageRequestOf(context, reference, options);
-  const configured = await visibly(context, (onEvent) => daemon.configure({ ...request, runtime }, onEvent, signal));
-  const { config, configDigest } = configured;
+  const image = await imageRequestOf(context, reference, options);
   signal.throwIfAborted();
-  const bundle = createBundle({ directory, config });
-  const { registry } = request;
-  const mountRequest: MountRequestInput = {
-    ...request,
-    // The reference means what it has meant above.
-    ...(registry === undefined ? {} : { registry: { ...registry, pull: 'missing' } }),
+  const bundle = createBundle({ directory, lasting });
+  const request: MountRequestInput = {
+    ...image,
+    runtime,
     mountpoint: bundle.rootfs,
     ...(options.engine === undefined ? {} : { engine: options.engine }),
     // An ordinary user's overlay is made in the container's own mount namespace.
     ...(runtime.readonlyRootfs || runtime.rootless !== undefined ? {} : { writable: {} }),
   };
   try {
-    // Progress and warnings were shown when the image was prepared above, so this is quick: `signal` can wait for it.
-    const mount = await daemon.mount(mountRequest);
-    if (!signal.aborted && mount.configDigest === configDigest) return { directory: bundle.directory, mount };
-    await daemon.unmount(mount.id, { lazy: true });
-    signal.throwIfAborted();
-    throw new LaminaError('MOUNT_FAILED', `${configured.reference} has changed in this moment`, { hint: 'Try again.' });
+    const { mount, config } = await visibly(context, (onEvent) => daemon.mountFor(request, onEvent, signal));
+    try {
+      signal.throwIfAborted();
+      if (config === null) throw new LaminaError('INTERNAL', 'The daemon has made no config');
+      writeConfig(bundle, config);
+    } catch (e) {
+      await daemon.unmount(mount.id, { lazy: true });
+      throw e;
+    }
+    return { directory: bundle.directory, mount };
   } catch (e) {
-    removeUnlessMounted(bundle.directory);
+    await removeUnlessMounted(bundle.directory);
     throw e;
   }
 }
 
+/** What the daemon undoes because its client has gone may be mounted for that long. */
+const UNDO_MS = 5000;
+const POLL_MS = 20;
+
 /** After a failure: what made it is worth more to the user than that something is left. */
-function removeUnlessMounted(directory: string): void {
-  try {
-    removeBundle(directory);
-  } catch (e) {
-    if (!(e instanceof LaminaError)) throw e;
+async function removeUnlessMounted(directory: string): Promise<void> {
+  for (const deadline = Date.now() + UNDO_MS; ; await delay(POLL_MS)) {
+    try {
+      return removeBundle(directory);
+    } catch (e) {
+      if (!(e instanceof LaminaError)) throw e;
+      if (e.code !== 'MOUNT_BUSY' || Date.now() > deadline) return;
+    }
   }
 }
 

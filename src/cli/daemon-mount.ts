@@ -38,9 +38,8 @@ export async function visibly<T>(
 /** The running daemon, started where none runs. Its store is its own: another that the user has named is said to be ignored. */
 export async function startedDaemon(context: Context): Promise<DaemonClient> {
   const daemon = await ensureDaemon({ run: context.run, store: context.store });
-  if (!context.storeChosen) return daemon;
-  const { store } = await daemon.status();
-  if (store !== context.store) context.out.warn(`the daemon that runs already uses the store ${store}`);
+  if (context.storeChosen && daemon.store !== context.store)
+    context.out.warn(`the daemon that runs already uses the store ${daemon.store}`);
   return daemon;
 }
 

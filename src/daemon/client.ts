@@ -4,11 +4,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { LaminaError, errnoOf, toLaminaError, type SerializedError } from '../errors.js';
 import { lockOwner } from './lock.js';
 import type {
-  ConfigEvent,
-  ConfigRequestInput,
-  Configured,
   DaemonStatus,
   MountContent,
+  Mounted,
   MountEvent,
   MountRequestInput,
   MountStatus,
@@ -37,6 +35,7 @@ const END_MS = 30_000;
 
 export class DaemonClient {
   readonly #run: RunDir;
+  #store = '';
 
   private constructor(run: RunDir) {
     this.#run = run;
@@ -51,7 +50,11 @@ export class DaemonClient {
     if (!run.check()) return undefined;
     const client = new DaemonClient(run);
     for (const deadline = Date.now() + RESTART_MS; ; await delay(POLL_MS)) {
-      if (await client.#answers()) return client;
+      const status = await client.#greet();
+      if (status !== undefined) {
+        client.#store = status.store;
+        return client;
+      }
       const owner = lockOwner(run);
       if (owner === undefined) return undefined;
       if (Date.now() > deadline) {
@@ -60,6 +63,11 @@ export class DaemonClient {
         });
       }
     }
+  }
+
+  /** The daemon's. */
+  get store(): string {
+    return this.#store;
   }
 
   status(): Promise<DaemonStatus> {
@@ -75,35 +83,24 @@ export class DaemonClient {
   }
 
   /** `onEvent` gets progress and warnings. Aborting `signal` undoes the mount. Throws what the daemon says. */
-  async mount(
+  async mount(request: MountRequestInput, onEvent?: OnEvent, signal?: AbortSignal): Promise<MountStatus> {
+    return (await this.mountFor(request, onEvent, signal)).mount;
+  }
+
+  /** The same, and what a runtime has to be told, where the request says how it shall run the image. */
+  async mountFor(
     request: MountRequestInput,
     onEvent: OnEvent = () => undefined,
     signal?: AbortSignal,
-  ): Promise<MountStatus> {
+  ): Promise<Mounted> {
     const call: Call = { method: 'POST', path: '/v1/mounts', body: request, signal };
-    return (await this.#stream<MountEvent>(call, 'mounted', onEvent)).mount;
-  }
-
-  /** Prepares an image, and says how a runtime runs it; as {@link mount} otherwise. */
-  configure(request: ConfigRequestInput, onEvent: OnEvent, signal: AbortSignal): Promise<Configured> {
-    const call: Call = { method: 'POST', path: '/v1/configs', body: request, signal };
-    return this.#stream<ConfigEvent>(call, 'configured', onEvent);
-  }
-
-  /** The event of that type, which is the last. */
-  async #stream<E extends MountEvent | ConfigEvent>(
-    call: Call,
-    last: Exclude<E['type'], 'progress' | 'warning' | 'error'>,
-    onEvent: OnEvent,
-  ): Promise<Extract<E, { type: typeof last }>> {
-    const response = await this.#call(call);
-    for await (const line of linesOf(response)) {
-      const event = JSON.parse(line) as MountEvent | ConfigEvent;
+    for await (const line of linesOf(await this.#call(call))) {
+      const event = JSON.parse(line) as MountEvent;
+      if (event.type === 'mounted') return event;
       if (event.type === 'error') throw LaminaError.fromJSON(event.error);
-      if (event.type === 'progress' || event.type === 'warning') onEvent(event);
-      else return event as Extract<E, { type: typeof last }>;
+      onEvent(event);
     }
-    call.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     throw this.#died();
   }
 
@@ -130,13 +127,13 @@ export class DaemonClient {
     }
   }
 
-  async #answers(): Promise<boolean> {
+  /** Undefined: nobody answers. */
+  async #greet(): Promise<DaemonStatus | undefined> {
     try {
       const signal = AbortSignal.timeout(ANSWER_MS);
-      await this.#json({ method: 'GET', path: '/v1/status', signal });
-      return true;
+      return await this.#json<DaemonStatus>({ method: 'GET', path: '/v1/status', signal });
     } catch (e) {
-      if (!(e instanceof LaminaError) || e.code === 'DAEMON_UNREACHABLE') return false;
+      if (!(e instanceof LaminaError) || e.code === 'DAEMON_UNREACHABLE') return undefined;
       throw e;
     }
   }

@@ -6,17 +6,14 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import type { Logger } from './log.js';
 import {
   backgroundRequest,
-  configRequest,
   mountRequest,
   stopRequest,
-  type ConfigEvent,
-  type ConfigRequest,
-  type Configured,
   type DaemonStatus,
   type MountContent,
   type MountEvent,
   type MountRequest,
   type MountStatus,
+  type Mounted,
   type PrepareEvent,
 } from './protocol.js';
 
@@ -26,8 +23,7 @@ export interface Handlers {
   readonly status: () => Promise<DaemonStatus>;
   readonly mounts: () => Promise<MountStatus[]>;
   readonly contents: () => Promise<MountContent[]>;
-  readonly mount: (request: MountRequest, onEvent: OnEvent, signal: AbortSignal) => Promise<MountStatus>;
-  readonly configure: (request: ConfigRequest, onEvent: OnEvent, signal: AbortSignal) => Promise<Configured>;
+  readonly mount: (request: MountRequest, onEvent: OnEvent, signal: AbortSignal) => Promise<Mounted>;
   readonly unmount: (target: string, lazy: boolean) => Promise<MountStatus[]>;
   readonly background: (paused: boolean) => void;
   readonly stop: (force: boolean) => Promise<void>;
@@ -97,8 +93,6 @@ export class Control {
         return sendJson(response, 200, await this.#handlers.contents());
       case 'POST /v1/mounts':
         return this.#mount(parse(mountRequest, await readJson(request)), response);
-      case 'POST /v1/configs':
-        return this.#configure(parse(configRequest, await readJson(request)), response);
       case 'DELETE /v1/mounts': {
         const { target, lazy } = parse(unmountQuery, uniqueParameters(url));
         return sendJson(response, 200, await this.#handlers.unmount(target, lazy === '1'));
@@ -125,47 +119,30 @@ export class Control {
     }
   }
 
-  #mount(request: MountRequest, response: ServerResponse): Promise<void> {
-    let made: MountStatus | undefined;
-    response.once('close', () => {
-      if (made !== undefined && !response.writableFinished) this.#undo(made);
-    });
-    return this.#stream('mount', request.reference, response, async (onEvent, signal) => {
-      made = await this.#handlers.mount(request, onEvent, signal);
-      return { type: 'mounted', mount: made };
-    });
-  }
-
-  #configure(request: ConfigRequest, response: ServerResponse): Promise<void> {
-    return this.#stream('configure', request.reference, response, async (onEvent, signal) => ({
-      type: 'configured',
-      ...(await this.#handlers.configure(request, onEvent, signal)),
-    }));
-  }
-
-  /** Sends what `act` says meanwhile, and last what it returns, or what it fails with. */
-  async #stream(
-    what: 'mount' | 'configure',
-    reference: string,
-    response: ServerResponse,
-    act: (onEvent: OnEvent, signal: AbortSignal) => Promise<MountEvent | ConfigEvent>,
-  ): Promise<void> {
+  /** Sends what happens meanwhile, and last what was made, or what it failed with. */
+  async #mount(request: MountRequest, response: ServerResponse): Promise<void> {
+    const { reference } = request;
     const controller = new AbortController();
-    response.once('close', () => controller.abort());
+    let made: Mounted | undefined;
+    response.once('close', () => {
+      controller.abort();
+      if (made !== undefined && !response.writableFinished) this.#undo(made.mount);
+    });
     response.writeHead(200, { 'content-type': 'application/x-ndjson' });
-    const send = (event: MountEvent | ConfigEvent): void => {
+    const send = (event: MountEvent): void => {
       if (event.type === 'progress' && response.writableLength > UNREAD_MAX) return;
       response.write(`${JSON.stringify(event)}\n`);
     };
     try {
-      send(await act(send, controller.signal));
+      made = await this.#handlers.mount(request, send, controller.signal);
+      send({ type: 'mounted', ...made });
     } catch (e) {
       if (controller.signal.aborted) {
-        this.#log.info({ reference }, 'the client has gone: what it asked for is not done');
+        this.#log.info({ reference }, 'the client has gone: nothing is mounted for it');
         return;
       }
       const error = toLaminaError(e);
-      this.#log.warn({ reference, code: error.code, error: error.message }, `cannot ${what}`);
+      this.#log.warn({ reference, code: error.code, error: error.message }, 'cannot mount');
       if (error.code === 'INTERNAL') this.#log.error({ err: e }, 'internal error');
       send({ type: 'error', error: error.toJSON() });
     }

@@ -1,4 +1,5 @@
 /** Images that the daemon is asked for: resolved and prepared. Of many that want the same new image, one indexes it and the others find it done. */
+import type { RuntimeOptions, RuntimeSpec } from '../bundle/runtime-config.js';
 import { layerKey, prepareImage, type PreparedImage } from '../image/prepare.js';
 import { PrepareThreads } from '../image/prepare-threads.js';
 import type { OnProgress } from '../image/progress.js';
@@ -8,7 +9,7 @@ import type { Image } from '../source/image.js';
 import { resolveImage } from '../source/index.js';
 import { parseFullReference } from '../source/sniff.js';
 import type { Store } from '../store/store.js';
-import type { Configured, ConfigRequest, ImageRequest, PrepareEvent } from './protocol.js';
+import type { ImageRequest, PrepareEvent } from './protocol.js';
 import { registrySource } from './registry-source.js';
 import { Serial } from './serial.js';
 
@@ -31,12 +32,8 @@ export class Images {
     this.#options = options;
   }
 
-  /** Throws what {@link resolveImage} and {@link prepareImage} throw. */
-  prepare(request: ImageRequest, onEvent: OnEvent, signal: AbortSignal): Promise<PreparedImage> {
-    return this.#prepare(request, { configures: false }, onEvent, signal);
-  }
-
-  async #prepare(
+  /** `configures`: whether {@link configure} will follow. Throws what {@link resolveImage} and {@link prepareImage} throw. */
+  async prepare(
     request: ImageRequest,
     { configures }: { readonly configures: boolean },
     onEvent: OnEvent,
@@ -61,13 +58,16 @@ export class Images {
     return prepared;
   }
 
-  /** A runtime's config for the image. Throws what {@link prepare} and `configOf` throw. */
-  async configure(request: ConfigRequest, onEvent: OnEvent, signal: AbortSignal): Promise<Configured> {
-    const prepared = await this.#prepare(request, { configures: true }, onEvent, signal);
+  /** A runtime's config for the image. Throws what `configOf` throws. */
+  async configure(
+    prepared: PreparedImage,
+    options: RuntimeOptions,
+    onEvent: OnEvent,
+    signal: AbortSignal,
+  ): Promise<RuntimeSpec> {
     const threads = new PrepareThreads(this.#options.fetcher);
-    const { config, warnings } = await threads.configure({ prepared, options: request.runtime }, signal);
+    const { config, warnings } = await threads.configure({ prepared, options }, signal);
     for (const message of warnings) onEvent({ type: 'warning', message });
-    const { reference, configDigest } = prepared.image;
-    return { reference, configDigest, config };
+    return config;
   }
 }

@@ -26,7 +26,7 @@ import { checkUpper, overlayPlace } from './overlay-place.js';
 import type { NativeServers } from './native-servers.js';
 import { checkOutside } from './own-mounts.js';
 import { findSubdir } from './subdir.js';
-import type { ConfigRequest, Configured, MountContent, MountRequest, MountStatus, PrepareEvent } from './protocol.js';
+import type { MountContent, Mounted, MountRequest, MountStatus, PrepareEvent } from './protocol.js';
 import { allowedRequest } from './rootless.js';
 import type { MountRecord, Records } from './records.js';
 import type { RunDir } from './run-dir.js';
@@ -51,6 +51,11 @@ export interface MountTableOptions {
 }
 
 type OnEvent = (event: PrepareEvent) => void;
+
+interface Made {
+  readonly record: MountRecord;
+  readonly config: Mounted['config'];
+}
 
 /** A waiting `stop` gives mounts that are being made this long to notice that they are not wanted any more. */
 const CANCEL_TIMEOUT_MS = 10_000;
@@ -114,21 +119,16 @@ export class MountTable {
 
   /**
    * Mounts an image. Aborting `signal` undoes what was done.
-   * Throws what the reference, the image, the mountpoint and the engine make impossible.
+   * Throws what the reference, the image, the mountpoint, the engine and the runtime's options make impossible.
    */
-  async mount(request: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<MountStatus> {
+  async mount(request: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<Mounted> {
     const id = randomBytes(6).toString('hex');
     const mountpoint = request.mountpoint ?? this.#options.run.mnt(id);
     const key = await realMountpoint(mountpoint).catch(() => mountpoint);
-    const made = await this.#endable(signal, (both) =>
+    const { record, config } = await this.#endable(signal, (both) =>
       this.#serial.run(key, () => this.#mount(id, request, onEvent, both)),
     );
-    return this.#status(made);
-  }
-
-  /** Prepares an image, and says how a runtime runs it. Throws what {@link Images.configure} throws. */
-  configure(request: ConfigRequest, onEvent: OnEvent, signal: AbortSignal): Promise<Configured> {
-    return this.#endable(signal, (both) => this.#images.configure(request, onEvent, both));
+    return { mount: this.#status(record), config };
   }
 
   /** What a stop of the daemon does not wait for: the signal that `act` gets is aborted by it, and by `signal`. */
@@ -244,14 +244,24 @@ export class MountTable {
     }
   }
 
-  async #mount(id: string, asked: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<MountRecord> {
+  async #mount(id: string, asked: MountRequest, onEvent: OnEvent, signal: AbortSignal): Promise<Made> {
     const { log, store } = this.#options;
     const { request, warnings } = allowedRequest(asked);
     const wanted = request.mountpoint === undefined ? undefined : await checkMountpoint(request.mountpoint, log);
     signal.throwIfAborted();
-    const prepared = await this.#images.prepare(request, onEvent, signal);
+    const { runtime } = request;
+    const prepared = await this.#images.prepare(request, { configures: runtime !== undefined }, onEvent, signal);
     for (const message of warnings) onEvent({ type: 'warning', message });
     signal.throwIfAborted();
+    const configuring =
+      runtime === undefined
+        ? Promise.resolve(null)
+        : this.#images.configure(prepared, runtime, onEvent, signal).then((config) => {
+            signal.throwIfAborted();
+            return config;
+          });
+    // Where mounting fails, that is what is said.
+    configuring.catch(() => undefined);
     const subdir = findSubdir(prepared, request.subdir);
     if (!this.#options.broker.supervised) {
       onEvent({ type: 'warning', message: 'the supervisor has died: this mount ends when the server does' });
@@ -268,7 +278,12 @@ export class MountTable {
       { id, mountpoint, reference: record.reference, engine: mounted.engine, reason: mounted.reason },
       'mounted',
     );
-    return mounted;
+    try {
+      return { record: mounted, config: await configuring };
+    } catch (e) {
+      await this.#unmount(id, true);
+      throw e;
+    }
   }
 
   /** Mounts by the record's engine; a kernel that refuses when nobody has asked for it gives way to the fuse engine. */

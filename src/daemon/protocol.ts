@@ -5,7 +5,6 @@
  *     GET    /v1/mounts             MountStatus[]
  *     GET    /v1/contents           MountContent[]
  *     POST   /v1/mounts             MountRequest -> MountEvent lines (NDJSON), the last one "mounted" or "error"
- *     POST   /v1/configs            ConfigRequest -> ConfigEvent lines (NDJSON), the last one "configured" or "error"
  *     DELETE /v1/mounts?target=T&lazy=1   MountStatus[]: what was unmounted; T is a mountpoint, an id, a reference or "*"
  *     POST   /v1/background         BackgroundRequest -> {}
  *     POST   /v1/stop               StopRequest -> {}: unmounts everything, answers, then the daemon ends
@@ -22,7 +21,7 @@ import { pullPolicies } from '../source/fetch/access.js';
 import { idMapSchema, registryAccess, runtimeOptions } from './schemas.js';
 
 /** Which image, and how it is had. */
-const imageRequest = {
+const imageRequest = z.strictObject({
   /** In its full form, paths absolute. */
   reference: z.string().min(1).max(8192),
   /** "os/arch[/variant]". */
@@ -39,10 +38,12 @@ const imageRequest = {
       credentials: z.record(z.string(), z.string()).optional(),
     })
     .optional(),
-};
+});
+export type ImageRequest = z.infer<typeof imageRequest>;
+export type ImageRequestInput = z.input<typeof imageRequest>;
 
 export const mountRequest = z.strictObject({
-  ...imageRequest,
+  ...imageRequest.shape,
   /** Absolute; made under RUN/mnt when absent. */
   mountpoint: z.string().startsWith('/').max(4095).optional(),
   engine: z.enum(['auto', 'kernel', 'fuse']).default('auto'),
@@ -59,17 +60,11 @@ export const mountRequest = z.strictObject({
   flags: z.array(z.enum(mountFlags)).max(mountFlags.length).default([]),
   /** The ids that are shown instead of the image's. */
   idMap: idMapSchema.optional(),
+  /** How a runtime shall run the image: then its config is made too. */
+  runtime: runtimeOptions.optional(),
 });
 export type MountRequest = z.infer<typeof mountRequest>;
 export type MountRequestInput = z.input<typeof mountRequest>;
-
-/** What a runtime is told of an image: the image is prepared for it, as for a mount. */
-export const configRequest = z.strictObject({ ...imageRequest, runtime: runtimeOptions });
-export type ConfigRequest = z.infer<typeof configRequest>;
-export type ConfigRequestInput = z.input<typeof configRequest>;
-
-export type ImageRequest = Omit<ConfigRequest, 'runtime'>;
-export type ImageRequestInput = Omit<ConfigRequestInput, 'runtime'>;
 
 export const backgroundRequest = z.strictObject({ paused: z.boolean() });
 
@@ -162,14 +157,10 @@ export interface ErrorEvent {
   readonly error: SerializedError;
 }
 
-export type MountEvent = PrepareEvent | ErrorEvent | { readonly type: 'mounted'; readonly mount: MountStatus };
-
-export interface Configured {
-  /** In full. */
-  readonly reference: string;
-  readonly configDigest: string;
-  /** The runtime's config.json. */
-  readonly config: RuntimeSpec;
+export interface Mounted {
+  readonly mount: MountStatus;
+  /** The runtime's config.json, where it was asked for. */
+  readonly config: RuntimeSpec | null;
 }
 
-export type ConfigEvent = PrepareEvent | ErrorEvent | ({ readonly type: 'configured' } & Configured);
+export type MountEvent = PrepareEvent | ErrorEvent | ({ readonly type: 'mounted' } & Mounted);

@@ -167,7 +167,6 @@ async function main(): Promise<void> {
       mounts: () => table.list(),
       contents: () => table.contents(),
       mount: (request, onEvent, signal) => table.mount(request, onEvent, signal),
-      configure: (request, onEvent, signal) => table.configure(request, onEvent, signal),
       unmount: (target, lazy) => table.unmount(target, lazy),
       background: (paused) => background.pause(paused),
       stop,

@@ -15,7 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import t from 'tap';
-import { createBundle, removeBundle } from '../../src/bundle/bundle.js';
+import { createBundle, removeBundle, writeConfig, type Bundle } from '../../src/bundle/bundle.js';
 import { runtimeConfig } from '../../src/bundle/runtime-config.js';
 import { image, rootfs, run } from './fixtures.js';
 
@@ -26,6 +26,12 @@ function temporary(t: Tap): string {
   const dir = mkdtempSync(join(tmpdir(), 'lamina-bundle-'));
   t.teardown(() => rmSync(dir, { recursive: true, force: true }));
   return dir;
+}
+
+function makeBundle(directory: string, spec = config): Bundle {
+  const bundle = createBundle({ directory, lasting: true });
+  writeConfig(bundle, spec);
+  return bundle;
 }
 
 type Tap = Pick<typeof t, 'teardown'>;
@@ -39,7 +45,7 @@ function listing(directory: string): string[] {
 
 t.test('createBundle makes a private directory, and those above it', (t) => {
   const dir = join(temporary(t), 'a/b/bundle');
-  const bundle = createBundle({ directory: dir, config });
+  const bundle = makeBundle(dir);
   t.strictSame(bundle, { directory: dir, configPath: join(dir, 'config.json'), rootfs: join(dir, 'rootfs') });
   t.equal(mode(dir), '700');
   t.strictSame(listing(dir), ['600 .lamina.json', '600 config.json', '755 rootfs']);
@@ -49,7 +55,7 @@ t.test('createBundle makes a private directory, and those above it', (t) => {
 
 t.test('createBundle takes a relative path', (t) => {
   const dir = temporary(t);
-  const bundle = createBundle({ directory: relative(process.cwd(), join(dir, 'x')), config });
+  const bundle = makeBundle(relative(process.cwd(), join(dir, 'x')));
   t.equal(bundle.rootfs, join(dir, 'x/rootfs'));
   t.end();
 });
@@ -58,7 +64,7 @@ t.test('createBundle makes an existing directory private when it is empty but fo
   const dir = temporary(t);
   chmodSync(dir, 0o755);
   mkdirSync(join(dir, 'rootfs'));
-  createBundle({ directory: dir, config });
+  makeBundle(dir);
   t.equal(mode(dir), '700');
   t.end();
 });
@@ -66,7 +72,7 @@ t.test('createBundle makes an existing directory private when it is empty but fo
 t.test('createBundle lets other files be in a directory that is private already', (t) => {
   const dir = temporary(t);
   writeFileSync(join(dir, 'notes'), '');
-  createBundle({ directory: dir, config });
+  makeBundle(dir);
   t.strictSame(readdirSync(dir).sort(), ['.lamina.json', 'config.json', 'notes', 'rootfs']);
   t.end();
 });
@@ -74,24 +80,20 @@ t.test('createBundle lets other files be in a directory that is private already'
 t.test('createBundle refuses where a bundle is (B014)', (t) => {
   const dir = temporary(t);
   writeFileSync(join(dir, 'config.json'), 'mine');
-  t.throws(() => createBundle({ directory: dir, config }), { code: 'BUNDLE_EXISTS' });
+  t.throws(() => makeBundle(dir), { code: 'BUNDLE_EXISTS' });
   t.strictSame(readdirSync(dir), ['config.json']);
   t.equal(readFileSync(join(dir, 'config.json'), 'utf8'), 'mine');
 
   rmSync(join(dir, 'config.json'));
   symlinkSync('nowhere', join(dir, 'config.json'));
-  t.throws(() => createBundle({ directory: dir, config }), { code: 'BUNDLE_EXISTS' }, 'a symlink to nothing');
+  t.throws(() => makeBundle(dir), { code: 'BUNDLE_EXISTS' }, 'a symlink to nothing');
   t.strictSame(readdirSync(dir), ['config.json']);
 
   const twice = join(dir, 'twice');
-  createBundle({ directory: twice, config });
-  t.throws(() => createBundle({ directory: twice, config }), { code: 'BUNDLE_EXISTS' });
+  makeBundle(twice);
+  t.throws(() => makeBundle(twice), { code: 'BUNDLE_EXISTS' });
   rmSync(join(twice, 'config.json'));
-  t.throws(
-    () => createBundle({ directory: twice, config }),
-    { code: 'BUNDLE_EXISTS', hint: /--remove/ },
-    'half of one',
-  );
+  t.throws(() => makeBundle(twice), { code: 'BUNDLE_EXISTS', hint: /--remove/ }, 'half of one');
   t.end();
 });
 
@@ -107,56 +109,68 @@ t.test('createBundle refuses a directory that cannot be one, and leaves it as it
     const dir = temporary(t);
     prepare(dir);
     const before = [mode(dir), ...listing(dir)];
-    t.throws(() => createBundle({ directory: dir, config }), { code: 'BUNDLE_INVALID' }, name);
+    t.throws(() => makeBundle(dir), { code: 'BUNDLE_INVALID' }, name);
     t.strictSame([mode(dir), ...listing(dir)], before, name);
   }
   const file = join(temporary(t), 'file');
   writeFileSync(file, '');
-  t.throws(() => createBundle({ directory: file, config }), { code: 'BUNDLE_INVALID' }, 'a file');
-  t.throws(() => createBundle({ directory: join(file, 'x'), config }), { code: 'IO' }, 'below a file');
+  t.throws(() => makeBundle(file), { code: 'BUNDLE_INVALID' }, 'a file');
+  t.throws(() => makeBundle(join(file, 'x')), { code: 'IO' }, 'below a file');
   t.end();
 });
 
 t.test('createBundle refuses a directory of another user', { skip: asRoot }, (t) => {
   const dir = temporary(t);
   chownSync(dir, 12345, 12345);
-  t.throws(() => createBundle({ directory: dir, config }), { code: 'BUNDLE_INVALID', message: /user 12345/ });
+  t.throws(() => makeBundle(dir), { code: 'BUNDLE_INVALID', message: /user 12345/ });
   t.strictSame(readdirSync(dir), []);
   t.end();
 });
 
 t.test('createBundle leaves nothing of a bundle that it could not finish', (t) => {
   const dir = temporary(t);
+  // As long as a path may be: nothing that is longer fits into it.
+  let long = dir;
+  while (long.length < 4090) long = join(long, 'x'.repeat(Math.min(250, 4093 - long.length)));
+  t.throws(() => makeBundle(long), { code: 'IO', message: /too long/i });
+  t.strictSame(readdirSync(dir), []);
+  mkdirSync(long, { recursive: true });
+  chmodSync(long, 0o750);
+  t.throws(() => makeBundle(long), { code: 'IO' });
+  t.strictSame([mode(long), ...readdirSync(long)], ['750']);
+  t.end();
+});
+
+t.test('writeConfig leaves nothing of a config that cannot be written, and replaces none', (t) => {
+  const bundle = createBundle({ directory: join(temporary(t), 'x'), lasting: false });
   const cyclic = { ...config } as Record<string, unknown>;
   cyclic['annotations'] = cyclic;
-  const broken = cyclic as unknown as typeof config;
-  t.throws(() => createBundle({ directory: join(dir, 'a/b'), config: broken }), { code: 'INTERNAL' });
-  t.strictSame(readdirSync(dir), []);
-  chmodSync(dir, 0o750);
-  t.throws(() => createBundle({ directory: dir, config: broken }), { code: 'INTERNAL' });
-  t.strictSame([mode(dir), ...listing(dir)], ['750']);
+  t.throws(() => writeConfig(bundle, cyclic as unknown as typeof config), { code: 'INTERNAL' });
+  t.strictSame(readdirSync(bundle.directory).sort(), ['.lamina.json', 'rootfs']);
+  writeConfig(bundle, config);
+  t.throws(() => writeConfig(bundle, config), { code: 'BUNDLE_EXISTS' });
   t.end();
 });
 
 t.test('removeBundle takes away what createBundle made, and the directory when it is empty', (t) => {
   const dir = temporary(t);
   const own = join(dir, 'own');
-  createBundle({ directory: own, config });
+  makeBundle(own);
   removeBundle(own);
   t.notOk(existsSync(own));
 
   const shared = join(dir, 'shared');
-  createBundle({ directory: shared, config });
+  makeBundle(shared);
   mkdirSync(join(shared, 'upper'));
   removeBundle(shared);
   t.strictSame(readdirSync(shared), ['upper']);
-  createBundle({ directory: shared, config });
+  makeBundle(shared);
   t.end();
 });
 
 t.test('removeBundle finishes what was begun', (t) => {
   const dir = join(temporary(t), 'x');
-  const { rootfs: root, configPath } = createBundle({ directory: dir, config });
+  const { rootfs: root, configPath } = makeBundle(dir);
   rmSync(root, { recursive: true });
   rmSync(configPath);
   removeBundle(dir);
@@ -184,7 +198,7 @@ t.test('removeBundle removes nothing that is not ours', (t) => {
   t.throws(() => removeBundle(dir), { code: 'BUNDLE_INVALID' }, 'a mark that is a fifo');
   t.ok(existsSync(join(dir, 'config.json')) && existsSync(join(dir, 'rootfs')));
 
-  const full = createBundle({ directory: join(dir, 'full'), config });
+  const full = makeBundle(join(dir, 'full'));
   writeFileSync(join(full.rootfs, 'a'), '');
   t.throws(() => removeBundle(full.directory), { code: 'BUNDLE_INVALID' }, 'files in rootfs');
   t.strictSame(listing(full.directory).length, 4);
@@ -195,7 +209,7 @@ t.test('removeBundle removes nothing that is not ours', (t) => {
 });
 
 t.test('removeBundle refuses while something is mounted', { skip: asRoot }, (t) => {
-  const bundle = createBundle({ directory: join(temporary(t), 'x'), config });
+  const bundle = makeBundle(join(temporary(t), 'x'));
   run('mount', ['-t', 'tmpfs', 'tmpfs', bundle.rootfs]);
   try {
     t.throws(() => removeBundle(bundle.directory), {
@@ -301,7 +315,7 @@ for (const name of ['runc', 'crun'] as const) {
         volumes: [{ source: join(dir, 'in'), destination: '/in', readonly: true }],
       },
     );
-    const bundle = createBundle({ directory: join(dir, 'bundle'), config: spec.config });
+    const bundle = makeBundle(join(dir, 'bundle'), spec.config);
     fillRootfs(bundle.rootfs);
     const { status, stdout, stderr } = start(way as Runtime, bundle.directory);
     t.equal(stderr, '');

@@ -31,23 +31,25 @@ t.test('mounts', async (t) => {
   if (skipUnless(t, isRoot, 'mounting needs root')) return;
   const shared = await setup(t);
 
-  t.test('what a runtime is told of an image, without a mount', async (t) => {
-    const { client, reference } = shared;
-    const { signal } = new AbortController();
+  t.test('a runtime is told how to run what is mounted', async (t) => {
+    const { client, daemon, reference } = shared;
     const runtime = { readonlyRootfs: true, terminal: false, args: ['/bin/x', 'ü'], env: ['A=1'], user: '7:8' };
-    const configured = await client.configure({ reference, runtime }, () => undefined, signal);
-    t.equal(configured.reference, reference);
-    t.match(configured.configDigest, /^sha256:[0-9a-f]{64}$/);
-    t.match(configured.config, { root: { readonly: true }, process: { args: runtime.args, user: { uid: 7, gid: 8 } } });
-    t.ok(configured.config.process.env.includes('A=1'));
+    const { mount, config } = await client.mountFor({ reference, runtime });
+    t.equal(await issue(mount), 'changed\n');
+    t.match(config, { root: { readonly: true }, process: { args: runtime.args, user: { uid: 7, gid: 8 } } });
+    t.ok(config?.process.env.includes('A=1'));
+    t.equal((await client.mountFor({ reference })).config, null, 'only where somebody asks');
+    await client.unmount('*');
     const refused = (change: object): Promise<unknown> =>
-      failure(client.configure({ reference, runtime: { ...runtime, ...change } }, () => undefined, signal));
+      failure(client.mountFor({ reference, runtime: { ...runtime, ...change } }));
     t.match(await refused({ user: 'nobody-of-this-name' }), { code: 'USER_UNKNOWN' });
     t.match(await refused({ volumes: [{ source: 'relative', destination: '/x', readonly: true }] }), { code: 'USAGE' });
-    const long = { args: ['/bin/x', 'x'.repeat(200_000)] };
-    const { config } = await client.configure({ reference, runtime: { ...runtime, ...long } }, () => undefined, signal);
-    t.same(config.process.args, long.args, 'as long as the kernel takes');
-    t.same((await client.status()).mounts, []);
+    t.strictSame([await client.mounts(), mountsOf(daemon)], [[], []], 'then nothing is mounted');
+    t.strictSame(await readdir(join(daemon.run, 'mnt')), []);
+    const args = ['/bin/x', 'x'.repeat(200_000)];
+    const long = await client.mountFor({ reference, runtime: { ...runtime, args } });
+    t.same(long.config?.process.args, args, 'as long as the kernel takes');
+    await client.unmount('*');
   });
 
   for (const engine of engines) {

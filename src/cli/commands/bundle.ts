@@ -78,7 +78,7 @@ async function bundle(
       fallback: ['sh'],
       rootless,
     };
-    const request = { reference: image, directory: resolve(cwd, directory), image: options, runtime };
+    const request = { reference: image, directory: resolve(cwd, directory), image: options, runtime, lasting: true };
     return makeMountedBundle(context, daemon, request, signal);
   });
   if (out.json) await out.document({ bundle: made.directory, mount: made.mount });

@@ -96,6 +96,7 @@ async function run(context: Context, image: string, args: readonly string[], opt
     reference: image,
     directory,
     image: options,
+    lasting: false,
     runtime: {
       readonlyRootfs: options.readOnly === true,
       terminal: options.tty === true,
