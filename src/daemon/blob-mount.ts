@@ -1,7 +1,8 @@
 /**
  * The life of blobfs, the one FUSE mount under all mounts of the kernel engine: mounted on RUN/blobs for the first of
- * them, taken down after the last. The kernel says when that is: an EROFS mount, even one that lives on in another mount
- * namespace, holds its layers' files open, and blobfs is busy.
+ * them, taken down some time after the last, as what the kernel has cached of the layers goes with it and the next container
+ * may be of the same. The kernel says when it can be: an EROFS mount, even one that lives on in another mount namespace, holds
+ * its layers' files open, and blobfs is busy.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Negotiated } from '../fuse/init.js';
@@ -20,6 +21,8 @@ const KEY_PREFIX = 'blobs-';
 const END_TIMEOUT_MS = 1000;
 const BUSY_TRIES = 10;
 const BUSY_DELAY_MS = 30;
+/** Every layer has a line in the records while blobfs lives. With more it is not kept. */
+const KEPT_LAYERS_MAX = 1024;
 
 export interface BlobMountOptions {
   readonly run: RunDir;
@@ -29,6 +32,10 @@ export interface BlobMountOptions {
   readonly log: Logger;
   /** Slots that mounts of the fuse engine use. */
   readonly slotsInUse: () => ReadonlySet<number>;
+  /** Whether something can only be cleared when blobfs has gone. */
+  readonly isInTheWay: () => boolean;
+  /** Milliseconds that it is kept after the last mount. */
+  readonly keptMs: number;
 }
 
 export class BlobMount {
@@ -40,6 +47,8 @@ export class BlobMount {
   readonly #negotiated = new Map<string, Negotiated | null>();
   /** The connection of the one on RUN/blobs. */
   #current: string | undefined;
+  /** Of performance.now(): when the last mount went. */
+  #unusedSince = 0;
   #generation = 0;
 
   constructor(options: BlobMountOptions) {
@@ -76,14 +85,16 @@ export class BlobMount {
 
   release(user: string): Promise<void> {
     return this.#serial.run('', async () => {
-      this.#users.delete(user);
-      await this.#unmountIfUnused(false);
+      if (this.#users.delete(user)) this.#unusedSince = performance.now();
+      if (!this.#isKept()) await this.#unmountIfUnused(false);
     });
   }
 
-  /** Takes blobfs down if the kernel has let go of it since. */
+  /** Takes blobfs down if it is time, and the kernel has let go of it. */
   tidy(): Promise<void> {
-    return this.#serial.run('', () => this.#unmountIfUnused(false));
+    return this.#serial.run('', async () => {
+      if (!this.#isKept()) await this.#unmountIfUnused(false);
+    });
   }
 
   /** Takes blobfs down, with `force` whatever uses it; without, {@link alive} tells whether something did. */
@@ -138,6 +149,7 @@ export class BlobMount {
     const latest = `${KEY_PREFIX}${this.#generation}`;
     if (this.#negotiated.has(latest) && mountAt(run.blobs)?.type === `fuse.${SUBTYPE}`) this.#current = latest;
     for (const user of users) this.#users.add(user);
+    this.#unusedSince = performance.now();
     this.save();
   }
 
@@ -165,6 +177,13 @@ export class BlobMount {
       throw e;
     }
     this.#current = key;
+  }
+
+  /** Unless it is told to {@link end}. */
+  #isKept(): boolean {
+    const { isInTheWay, keptMs, slots } = this.#options;
+    const isNew = performance.now() - this.#unusedSince < keptMs;
+    return isNew && slots.sources.length <= KEPT_LAYERS_MAX && !isInTheWay();
   }
 
   async #unmountIfUnused(force: boolean): Promise<void> {

@@ -98,6 +98,11 @@ export class MountTable {
     return new Set(this.#sources().map(({ slot }) => slot));
   }
 
+  /** Whether a record can only be forgotten when no blobfs lives any more: what it is of may be in use where we cannot see it. */
+  waitsForBlobs(): boolean {
+    return [...this.#mounts.values()].some(isHeldByBlobs);
+  }
+
   /** Of all mounts, being made ones among them. */
   #sources(): LayerSource[] {
     return [...this.#mounts.values(), ...this.#making.values()].flatMap(({ layers }) => layers);
@@ -206,9 +211,7 @@ export class MountTable {
     }
     await this.#options.blobs.tidy();
     if (this.#options.blobs.alive) return;
-    for (const record of this.#mounts.values()) {
-      if (record.detached && record.engine === 'kernel') await this.#forget(record);
-    }
+    for (const record of this.#mounts.values()) if (isHeldByBlobs(record)) await this.#forget(record);
   }
 
   initialised(id: string, negotiated: Negotiated): void {
@@ -386,6 +389,10 @@ export class MountTable {
       record.layers.map(({ slot }) => this.#options.bytes(slot)),
     );
   }
+}
+
+function isHeldByBlobs({ detached, engine }: MountRecord): boolean {
+  return detached && engine === 'kernel';
 }
 
 function stillUsed(): LaminaError {

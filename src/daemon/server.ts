@@ -5,6 +5,7 @@
 import { LaminaError } from '../errors.js';
 import { PrepareThreads } from '../image/prepare-threads.js';
 import { Fetcher } from '../source/fetch/fetcher.js';
+import { cacheTime } from '../source/limits.js';
 import { Store } from '../store/store.js';
 import { Background } from './background.js';
 import { BlobMount } from './blob-mount.js';
@@ -122,6 +123,8 @@ async function main(): Promise<void> {
     slots,
     log,
     slotsInUse: () => table.slotsInUse(),
+    isInTheWay: () => table.waitsForBlobs(),
+    keptMs: cacheTime(),
   });
   const shared = { run, store, records, slots, blobs, connections, natives, broker, pool, fetcher, log };
   const background = new Background({ fetcher, log, run });

@@ -1,4 +1,4 @@
-/** Limits that the environment may set: what is read of one layer at most, and how long a registry is waited for. */
+/** Limits that the environment may set: what is read of one layer at most, how long a registry is waited for, what is kept. */
 import { LaminaError } from '../errors.js';
 
 /** Bytes of one layer, uncompressed. */
@@ -34,6 +34,19 @@ export function backgroundRate(): number {
   const rate = text === undefined || text === '' ? Infinity : Number(text);
   if (rate >= 0) return rate;
   throw new LaminaError('USAGE', `LAMINA_BACKGROUND_RATE is not a number of bytes: ${JSON.stringify(text)}`);
+}
+
+const CACHE_TIME_S = 120;
+
+/**
+ * Milliseconds that what the kernel has cached of layers is kept after the last mount; LAMINA_CACHE_TIME sets another number of
+ * seconds. Throws USAGE.
+ */
+export function cacheTime(): number {
+  const text = process.env['LAMINA_CACHE_TIME'];
+  const seconds = text === undefined || text === '' ? CACHE_TIME_S : Number(text);
+  if (seconds >= 0) return seconds * 1000;
+  throw new LaminaError('USAGE', `LAMINA_CACHE_TIME is not a number of seconds: ${JSON.stringify(text)}`);
 }
 
 export function overLimit(limit: number): LaminaError {

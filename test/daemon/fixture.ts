@@ -38,9 +38,9 @@ export async function connect(run: string): Promise<DaemonClient> {
   return client;
 }
 
-/** `place`: a directory for the daemon and the image instead of a new one. */
-export async function setup(t: Test, place?: string): Promise<Fixture> {
-  const daemon = await startDaemon(t, place);
+/** `place`: a directory for the daemon and the image instead of a new one. `env`: the daemon's. */
+export async function setup(t: Test, place?: string, env?: Readonly<Record<string, string>>): Promise<Fixture> {
+  const daemon = await startDaemon(t, place, env);
   const { reference } = await makeLayout(join(daemon.directory, 'image'), {
     layers: [
       {

@@ -19,6 +19,7 @@ import {
   run,
   sumOf,
 } from './fixture.js';
+import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { makesNamespaces } from '../support/namespaces.js';
 import { failure } from '../support/failure.js';
 import { makeLayout } from '../support/images.js';
@@ -313,6 +314,43 @@ t.test('where the kernel mounts no EROFS from the store’s file system, the fus
   t.strictSame(await readdir(join(daemon.run, 'lower')), []);
   t.strictSame(await readdir(join(daemon.store, 'overlays')), []);
   await client.stop();
+});
+
+t.test('what the kernel has cached of layers outlives their last mount for a while', async (t) => {
+  if (skipUnless(t, isRoot && kernelEngineObstacle() === undefined, 'needs root and the kernel engine')) return;
+  const { client, daemon, directory, reference } = await setup(t, undefined, { LAMINA_CACHE_TIME: '2' });
+  const blobfs = (): number => mountsOf(daemon).filter(({ type }) => type === 'fuse.lamina-blobs').length;
+  const mountpoint = await directory('mnt');
+  const read = async (): Promise<number> => {
+    const mount = await client.mount({ reference, engine: 'kernel', mountpoint });
+    t.equal(await sumOf(join(mountpoint, 'random')), randomSum);
+    const served = (await client.mounts()).find(({ id }) => id === mount.id)?.bytes.served ?? 0;
+    await client.unmount(mount.id);
+    return served;
+  };
+  const first = await read();
+  t.ok(first > 6e6);
+  t.strictSame([mountsOf(daemon).length, blobfs()], [1, 1]);
+  t.equal(await read(), first, 'the second mount asks us for nothing');
+  await eventually(t, 'it is taken down when it is time', async () => {
+    await client.mounts();
+    return mountsOf(daemon).length === 0 && !existsSync(join(daemon.run, 'blobs.json'));
+  });
+
+  await read();
+  const { upper } = await client.mount({ reference, engine: 'kernel', mountpoint, writable: {} });
+  const user = spawn('tail', ['-f', '/dev/null'], { cwd: mountpoint });
+  await client.unmount(mountpoint, { lazy: true });
+  t.strictSame([blobfs(), existsSync(upper ?? '')], [1, true]);
+  const exit = once(user, 'exit');
+  user.kill();
+  await exit;
+  await client.mounts();
+  t.strictSame([blobfs(), existsSync(upper ?? '')], [0, false], 'at once where something has to be cleared up');
+  await read();
+  t.equal(blobfs(), 1);
+  await client.stop();
+  t.equal(blobfs(), 0, 'and when the daemon is stopped');
 });
 
 for (const engine of engines) {

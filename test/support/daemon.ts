@@ -49,7 +49,8 @@ export async function startDaemon(
   directory = tempDir(t),
   env: Readonly<Record<string, string>> = {},
 ): Promise<TestDaemon> {
-  const daemon = spawnDaemon(directory, env);
+  // What a test reads shall come from the server, not from what the kernel has kept of an earlier mount.
+  const daemon = spawnDaemon(directory, { LAMINA_CACHE_TIME: '0', ...env });
   t.teardown(() => daemon.stop());
   await daemon.ready();
   return daemon;
