@@ -12,7 +12,7 @@ import { openBlob, type BlobLocation } from '../source/blob.js';
 import { repositoryOf } from '../source/fetch/access.js';
 import { fetchedBytes } from '../source/fetch/block-file.js';
 import type { Layer } from '../source/image.js';
-import { LAYOUT } from '../source/toc/document.js';
+import { tableName } from '../source/toc/place.js';
 import { readSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
 
@@ -69,7 +69,7 @@ export function knownFromElsewhere(layer: Layer, store: Store): Known | undefine
 /** Undefined where the layer has no table of contents. */
 export function tocDirectoryOf({ digest, toc, view }: Layer, store: Store): string | undefined {
   if (digest === undefined || toc === undefined) return undefined;
-  return store.tocDirectory(digest, JSON.stringify([LAYOUT, toc]), view);
+  return store.tocDirectory(digest, tableName(toc), view);
 }
 
 /** Undefined where it is of no registry. */

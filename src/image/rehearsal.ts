@@ -2,13 +2,17 @@
  * Work on made-up layers, for a thread that has nothing to do yet: JavaScript runs three times as fast once it has run for a
  * while, and the first image that a daemon is asked for should not be the one that pays for it.
  */
+import { digestOf } from '../digest/index.js';
 import { loadTree } from '../erofs/load.js';
 import { ErofsReader } from '../erofs/reader.js';
 import type { Inode } from '../erofs/tree.js';
 import { encodeTree } from '../erofs/writer.js';
 import { encodeTocTable } from '../layer/toc-table.js';
 import { TreeBuilder } from '../layer/tree-builder.js';
-import { parseToc } from '../source/toc/document.js';
+import { tarEntryOf } from '../source/soci/entries.js';
+import { decodeZtoc, encodeZtoc, type ZtocFile } from '../source/soci/ztoc.js';
+import { parseToc, type TocDocument } from '../source/toc/document.js';
+import { BLOCK } from '../tar/header.js';
 import { Notes } from '../tar/notes.js';
 import { mergeLayers } from '../union/merge.js';
 
@@ -21,9 +25,11 @@ const FILES = 50;
 /** Bytes of a large file that are compressed alone, and more than the blob has. */
 const [CHUNK, BLOB] = [4 * 1024 * 1024, 2 ** 29];
 
-/** Everything between a table of contents and a merged tree, in steps of some milliseconds. */
+/** Everything between a table of contents, or a list of files, and a merged tree, in steps of some milliseconds. */
 export function* rehearse(): Generator<void, void, void> {
   const json = madeUpToc();
+  const list = madeUpZtoc(parseToc(json, BLOB));
+  yield;
   for (let round = 0; round < ROUNDS; round++) {
     const layers: Inode[] = [];
     const devices: number[] = [];
@@ -45,7 +51,33 @@ export function* rehearse(): Generator<void, void, void> {
     yield;
     encodeTree(merged, { devices });
     yield;
+    const { files, uncompressedSize } = decodeZtoc(list);
+    yield;
+    const tree = new TreeBuilder(new Notes());
+    files.forEach((file, i) => tree.add(tarEntryOf(file, i + 1)));
+    tree.finish(uncompressedSize);
+    yield;
   }
+}
+
+/** Of the same files. */
+function madeUpZtoc({ entries }: TocDocument): Buffer {
+  let end = 0;
+  const files = entries.map(({ xattrs: _, ...entry }): ZtocFile => {
+    const offset = end + BLOCK;
+    end = Math.ceil((offset + entry.size) / BLOCK) * BLOCK;
+    return { ...entry, offset, uname: 'root', gname: 'root', records: new Map() };
+  });
+  return encodeZtoc({
+    tool: 'rehearsal',
+    compressedSize: BLOB,
+    uncompressedSize: end,
+    algorithm: 'gzip',
+    files,
+    maxSpanId: 0,
+    spanDigests: [digestOf(Buffer.alloc(0))],
+    checkpoints: Buffer.alloc(0),
+  });
 }
 
 /** As converters write them, with their fields in that order: what runs fast for one form of objects does not for others. */

@@ -11,6 +11,8 @@ import type { Fetcher } from './fetch/fetcher.js';
 import type { Layer, ShippedPart } from './image.js';
 import { LAMINA_ARTIFACT_TYPE, parseLaminaIndex, type LayerParts } from './lamina-index.js';
 import { registryBlob, type Fetching } from './registry-documents.js';
+import { ZTOC_LIMIT } from './soci/ztoc.js';
+import { tableName } from './toc/place.js';
 import { TRACE_LIMIT, parseTrace, type TracePart } from './trace.js';
 
 export interface Beside {
@@ -80,6 +82,14 @@ async function readIndex(
   return { trace, layers: shipped };
 }
 
+/** All are asked for at once, before the thread that reads one after the other comes to them. Nobody waits for it; who reads them does. */
+export function beginParts(parts: LayerParts<ShippedPart>, fetcher: Fetcher): void {
+  for (const { blob } of Object.values(parts)) {
+    if (blob.kind === 'registry' && blob.size <= ZTOC_LIMIT)
+      void fetcher.want(blob, 0, blob.size).catch(() => undefined);
+  }
+}
+
 async function readTrace(trace: Descriptor, access: RegistryAccess, fetcher: Fetcher): Promise<TracePart[]> {
   const digest = parseDigest(trace.digest);
   const what = 'the trace';
@@ -94,7 +104,7 @@ export function isKnown(
   store: Store,
 ): boolean {
   if (digest === undefined) return false;
-  const table = toc === undefined ? undefined : JSON.stringify(toc);
+  const table = toc === undefined ? undefined : tableName(toc);
   return [
     store.mapPath(digest),
     ...(table === undefined ? [] : [store.tocDirectory(digest, table), store.tocDirectory(digest, table, 'estargz')]),

@@ -8,7 +8,7 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import type { Manifest } from '../oci/manifest.js';
 import { isSchema1Type } from '../oci/media-types.js';
 import type { Platform } from '../oci/platform.js';
-import { findBeside, isKnown, type Beside } from './beside.js';
+import { beginParts, findBeside, isKnown, type Beside } from './beside.js';
 import type { PullPolicy, RegistryAccess } from './fetch/access.js';
 import type { Image, Layer } from './image.js';
 import { ociImage, readConfig, readManifest } from './oci-image.js';
@@ -27,6 +27,7 @@ import {
 import { schema1Image } from './schema1-image.js';
 import { selectManifest } from './select.js';
 import { withZtocs } from './soci/find.js';
+import { namedSociIndex } from './soci/index-manifest.js';
 import { LAYER_MIN } from './soci/write-ztoc.js';
 import { beginTable } from './toc/ahead.js';
 import { withExternalTocs } from './toc/external.js';
@@ -128,9 +129,12 @@ async function withIndexes(
   };
   const layers = image.layers.map(withShipped);
   const known = { ...image, layers, trace, warnings: [...image.warnings, ...warnings] };
-  const isWorthIt = (layer: Layer): boolean =>
-    layer.toc === undefined && layer.size >= LAYER_MIN && !isKnown(layer, access, store);
-  if (access.offline === true || !image.layers.some(isWorthIt)) return known;
+  if (access.offline === true) return known;
+  const wanting = layers.filter((layer) => layer.toc === undefined && !isKnown(layer, access, store));
+  // An index of SOCI that the image does not name is no better.
+  const isNamed = namedSociIndex(image.annotations) !== undefined;
+  if (!isNamed) for (const { shipped } of wanting) if (shipped !== undefined) beginParts(shipped, fetcher);
+  if (!wanting.some(({ size, shipped }) => size >= LAYER_MIN && (isNamed || shipped === undefined))) return known;
   try {
     return await withZtocs(known, manifest, {
       fetcher,

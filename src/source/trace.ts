@@ -64,7 +64,7 @@ function traceInvalid(why: string): LaminaError {
 }
 
 /** Two parts that are nearer to each other are asked for at once: a request costs as much as some bytes that nobody wants. */
-const GAP = 32 * 1024;
+const GAP = 128 * 1024;
 
 /** What to ask for, in the order of the first use of it: of blobs whose sizes are given. */
 export function requestsOf(parts: readonly TracePart[], sizes: ReadonlyMap<Digest, number>): TracePart[] {

@@ -87,6 +87,36 @@ t.test('What containers have read first on one machine is fetched before it is r
   t.match(warned.stderr, /what refers to it cannot be listed/);
 });
 
+t.test('What is read first of an image that has come as a whole is recorded too', async (t) => {
+  if (cannotRun(t)) return;
+  const registry = await startRegistry(t);
+  const more = { name: 'more', content: noise(4_000_000, 'more') };
+  const image = await makeLayout(tempDir(t), { layers: [{ entries: [...entries, more] }] });
+  push(image.reference, registry.host, 'plain:1');
+  const proxy = await startFaultProxy(t, registry.host);
+  const reference = `docker://${proxy.host}/plain:1`;
+  const read = ['d/small-200', 'other', 'd/small-20'];
+  const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
+  const mountpoint = await mounted(daemon, reference, '--engine', 'fuse');
+  t.match(await contents(daemon), [{ index: 'tar', verified: 'layer digest' }]);
+  for (const name of read) await readFile(join(mountpoint, name));
+  const pushed = await daemon.lamina(['index', '--push', reference]);
+  t.match(pushed.stderr, /Pushed sha256:[0-9a-f]{64}, a Lamina index of 1 layer, and a trace of [1-9]\d* parts?/);
+
+  const other = await startDaemon(t, undefined, NO_BACKGROUND);
+  const there = await mounted(other, reference, '--engine', 'fuse');
+  t.match(await contents(other), [{ index: 'lamina' }]);
+  t.ok(
+    await until(async () => (await filled(other)) > 3_000_000, 10_000),
+    'fetched and decompressed before it is read',
+  );
+  const before = proxy.seen.length;
+  for (const name of read) {
+    t.ok((await readFile(join(there, name))).equals(await readFile(join(mountpoint, name))), name);
+  }
+  t.equal(proxy.seen.length, before, 'nothing has to be fetched for it');
+});
+
 /** Seekable zstd (zstd, contrib/seekable_format): a frame for each MiB, and where they are in a frame that decoders skip. */
 function seekableZstd(bytes: Buffer): Buffer {
   const frames: Buffer[] = [];

@@ -47,18 +47,20 @@ t.test('parts that are near to each other are asked for at once, the first used 
     [b, 100 * KiB],
   ]);
   const parts = [
-    { blob: a, start: 500 * KiB, end: 510 * KiB },
+    { blob: a, start: 600 * KiB, end: 610 * KiB },
     { blob: b, start: 90 * KiB, end: 900 * KiB },
     { blob: a, start: 0, end: 4 * KiB },
     { blob: a, start: 30 * KiB, end: 34 * KiB },
     { blob: a, start: 470 * KiB, end: 480 * KiB },
+    { blob: a, start: 300 * KiB, end: 310 * KiB },
     { blob: a, start: 2000 * KiB, end: 2001 * KiB },
     { blob: digest('c'), start: 0, end: 1 },
   ];
   t.strictSame(requestsOf(parts, sizes), [
-    { blob: a, start: 470 * KiB, end: 510 * KiB },
+    { blob: a, start: 470 * KiB, end: 610 * KiB },
     { blob: b, start: 90 * KiB, end: 100 * KiB },
     { blob: a, start: 0, end: 34 * KiB },
+    { blob: a, start: 300 * KiB, end: 310 * KiB },
   ]);
   const huge = new Map([[a, 1e15]]);
   t.strictSame(requestsOf([{ blob: a, start: 0, end: 1e15 }], huge), [], 'a trace fetches no whole image');
@@ -88,7 +90,7 @@ t.test('a Lamina index is for one image, and has its trace embedded where it is 
   }
 });
 
-t.test('the beginning of what is waited for is recorded', async (t) => {
+t.test('the beginning of what is used is recorded', async (t) => {
   const blob = join(tempDir(t), 'blob');
   t.strictSame(readTraceFile(blob), []);
   new TraceFile(blob).add({ start: 0, end: 4096 });
@@ -101,6 +103,12 @@ t.test('the beginning of what is waited for is recorded', async (t) => {
   writeFileSync(`${blob}.trace`, `${old}torn 1`);
   new TraceFile(blob).add({ start: 1, end: 2 });
   t.equal(readTraceFile(blob).length, 2, 'not what comes later, nor what a crash has left');
+  const twice = join(tempDir(t), 'twice');
+  for (let i = 0; i < 2; i++) {
+    const trace = new TraceFile(twice);
+    for (let k = 0; k < 2; k++) trace.add({ start: 5, end: 6 });
+  }
+  t.equal(readTraceFile(twice).length, 1, 'once');
   const many = join(tempDir(t), 'many');
   const file = new TraceFile(many);
   for (let i = 0; i < 2100; i++) file.add({ start: i, end: i + 1 });

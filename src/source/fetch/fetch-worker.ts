@@ -40,6 +40,7 @@ interface KnownBlob {
   readonly path: string;
   readonly download: Download;
   readonly file: BlockFile;
+  readonly trace: TraceFile;
   /** Milliseconds since 1970. */
   used: number;
 }
@@ -76,7 +77,7 @@ function known(blob: RemoteBlobSpec): KnownBlob {
   const clientFor = (access: RegistryAccess): RegistryClient | undefined => clients.for(access);
   const download = new Download({ digest, file, trace, clientFor, lanesOf, recoverMs: fetchTimeout() });
   if (before !== undefined) replaced.add(before);
-  const now: KnownBlob = { path, download, file, used: Date.now() };
+  const now: KnownBlob = { path, download, file, trace, used: Date.now() };
   downloads.set(key, now);
   return now;
 }
@@ -120,6 +121,7 @@ class Client {
       this.#streams.get(request.id)?.abort();
       return;
     }
+    if (request.op === 'used') return known(request.blob).trace.add(request);
     const { id } = request;
     const done = 'done' in request ? request.done : undefined;
     let answer: FromFetcher;
@@ -134,7 +136,7 @@ class Client {
     Atomics.notify(done, 0);
   }
 
-  async #handle(request: Exclude<ToFetcher, { op: 'unstream' }>): Promise<Answer> {
+  async #handle(request: Exclude<ToFetcher, { op: 'unstream' | 'used' }>): Promise<Answer> {
     switch (request.op) {
       case 'want':
         await want(request);

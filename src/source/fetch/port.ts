@@ -39,6 +39,11 @@ export class FetchPort {
     this.#ask({ op: 'want', blob, start, end });
   }
 
+  /** A mounted image's reader has used bytes that are in the store: threads that must not wait work for these. */
+  used(blob: RemoteBlobSpec, start: number, end: number): void {
+    if (!this.#waits) this.#port.postMessage({ op: 'used', blob, start, end } satisfies ToFetcher);
+  }
+
   /** The store's bytes there are wrong; they will be fetched anew. Returns at once or nearly so. */
   discard(blob: RemoteBlobSpec, start: number, end: number): void {
     this.#ask({ op: 'discard', blob, start, end });
@@ -92,6 +97,11 @@ let ofThread: FetchPort | (() => FetchPort) | undefined;
 /** What blobs that are opened in this thread use from now on, or how to come by it when one needs it. */
 export function useFetchPort(port: FetchPort | (() => FetchPort)): void {
   ofThread = port;
+}
+
+/** {@link FetchPort.used}, where this thread has fetched something. */
+export function noteUse(blob: RemoteBlobSpec, start: number, end: number): void {
+  if (ofThread instanceof FetchPort) ofThread.used(blob, start, end);
 }
 
 /** Throws INTERNAL where this thread has none. */

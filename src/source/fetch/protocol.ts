@@ -44,6 +44,13 @@ export type ToFetcher =
   | { readonly op: 'unstream'; readonly id: number }
   /** The same, when nobody waits for anything; then the whole of it is verified. It ends with `unstream`, too. */
   | { readonly op: 'complete'; readonly id: number; readonly blob: RemoteBlobSpec }
+  /** For a reader of a mounted image, as `mounted` above: it was here already. Not answered. */
+  | {
+      readonly op: 'used';
+      readonly blob: RemoteBlobSpec;
+      readonly start: number;
+      readonly end: number;
+    }
   /** These will be wanted, the first soonest. Answered at once. */
   | { readonly op: 'prefetch'; readonly id: number; readonly parts: readonly WantedPart[] }
   /** How much was waited for of these blobs, by their paths in the store. */

@@ -1,7 +1,7 @@
 /** A registry's blob as other blobs are read: from the store what has been fetched, the rest through the fetch thread. */
 import type { RandomAccessBlob } from '../blob.js';
 import { BlockFile } from './block-file.js';
-import { fetchPort } from './port.js';
+import { fetchPort, noteUse } from './port.js';
 import type { RemoteBlobSpec } from './protocol.js';
 
 export class RemoteBlob implements RandomAccessBlob {
@@ -24,7 +24,9 @@ export class RemoteBlob implements RandomAccessBlob {
   }
 
   need(offset: number, length: number): void {
-    if (!this.has(offset, length)) fetchPort().need(this.#spec, offset, Math.min(offset + length, this.size));
+    const end = Math.min(offset + length, this.size);
+    if (this.has(offset, length)) noteUse(this.#spec, offset, end);
+    else fetchPort().need(this.#spec, offset, end);
   }
 
   read(offset: number, into: Uint8Array): number {

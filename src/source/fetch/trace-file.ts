@@ -1,5 +1,5 @@
 /**
- * What readers of a registry's blob have waited for, in the order of their waiting, in a file beside the blob (`.trace`): a line
+ * What readers of a registry's blob have used first, in the order of their use, in a file beside the blob (`.trace`): a line
  * for each part, of milliseconds since 1970 and the bytes from and up to which. It is a hint for other machines on what a
  * container reads first (../trace), and only the beginning of it is kept.
  */
@@ -19,27 +19,35 @@ export interface TracedPart extends ByteRange {
 
 export class TraceFile {
   readonly #path: string;
-  #parts: number;
-  readonly #until: number;
+  readonly #parts: Set<string>;
+  /** Milliseconds since 1970. */
+  #until: number | undefined;
+  #fails = false;
 
   constructor(blobPath: string) {
     this.#path = tracePath(blobPath);
     const before = readTraceFile(blobPath);
-    this.#parts = before.length;
-    this.#until = (before[0]?.ms ?? Date.now()) + RECORDED_MS;
+    this.#parts = new Set(before.map(keyOf));
+    if (before[0] !== undefined) this.#until = before[0].ms + RECORDED_MS;
   }
 
   /** Nothing is lost where it cannot be kept. */
-  add({ start, end }: ByteRange): void {
+  add(part: ByteRange): void {
     const now = Date.now();
-    if (now > this.#until || this.#parts >= PARTS_MAX) return;
-    this.#parts++;
+    this.#until ??= now + RECORDED_MS;
+    const key = keyOf(part);
+    if (this.#fails || now > this.#until || this.#parts.size >= PARTS_MAX || this.#parts.has(key)) return;
+    this.#parts.add(key);
     try {
-      appendFileSync(this.#path, `${now} ${start} ${end}\n`, { mode: 0o600 });
+      appendFileSync(this.#path, `${now} ${key}\n`, { mode: 0o600 });
     } catch {
-      this.#parts = PARTS_MAX;
+      this.#fails = true;
     }
   }
+}
+
+function keyOf({ start, end }: ByteRange): string {
+  return `${start} ${end}`;
 }
 
 /** Empty where nothing has been recorded, or it cannot be read. */

@@ -65,7 +65,7 @@ export class FlatReader {
   long(table: TableAt, slot: number): number {
     const at = this.#field(table, slot, 8);
     if (at === 0) return 0;
-    const value = Number(this.#bytes.readBigInt64LE(at));
+    const value = this.#bytes.readInt32LE(at + 4) * 0x1_0000_0000 + this.#bytes.readUInt32LE(at);
     if (!Number.isSafeInteger(value)) throw this.#invalid(`a number at byte ${at} is too large`);
     return value;
   }

@@ -77,6 +77,9 @@ const types = new Map(Object.entries(typeNames).map(([type, name]) => [name, typ
 
 const algorithms = ['gzip', 'uncompressed'] as const;
 
+/** Of most files. */
+const NO_RECORDS: ReadonlyMap<string, string> = new Map();
+
 /**
  * `checkpoints` is a view of `bytes`. That they fit the sizes and the digests is for `decodeSpans`.
  * Throws SOCI_INVALID, LIMIT_EXCEEDED, DIGEST_INVALID, DIGEST_UNSUPPORTED.
@@ -92,10 +95,15 @@ export function decodeZtoc(bytes: Buffer): Ztoc {
   if (toc === undefined || info === undefined) throw invalid('it lacks its files or its spans');
   const algorithm = algorithms[reader.byte(info, 0, 1) - 1];
   if (algorithm === undefined) throw invalid('its compression is not known');
+  // Files of one package have the same.
+  const times = new Map<string, ReturnType<typeof parseTime>>();
   const files = reader.tables(toc, 0, (table): ZtocFile => {
     const type = types.get(reader.text(table, 1));
     if (type === undefined) throw invalid('the type of a file is not known');
     const records = reader.tables(table, 13, (record) => [reader.text(record, 0), reader.text(record, 1)] as const);
+    const when = reader.text(table, 10);
+    const { mtime, mtimeNsec } = times.get(when) ?? parseTime(when);
+    times.set(when, { mtime, mtimeNsec });
     return {
       type,
       name: reader.text(table, 0),
@@ -107,10 +115,11 @@ export function decodeZtoc(bytes: Buffer): Ztoc {
       gid: reader.uint(table, 7),
       uname: reader.text(table, 8),
       gname: reader.text(table, 9),
-      ...parseTime(reader.text(table, 10)),
+      mtime,
+      mtimeNsec,
       devMajor: reader.long(table, 11),
       devMinor: reader.long(table, 12),
-      records: new Map(records),
+      records: records.length === 0 ? NO_RECORDS : new Map(records),
     };
   });
   const ztoc = {

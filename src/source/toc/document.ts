@@ -58,7 +58,7 @@ const PIECE = 65536;
 /** Bytes that are empty behind a large file: the kernel reads twice VM_READAHEAD_PAGES (mm.h) ahead at most. */
 const READ_AHEAD = 256 * 1024;
 
-/** Part of the name of what is kept of a table: a change of the address space must not meet trees of before. */
+/** The address space's form: 1 had nothing empty. */
 export const LAYOUT = 2;
 
 function roundUp(bytes: number, unit: number): number {

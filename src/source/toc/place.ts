@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { parseDigest } from '../../digest/index.js';
 import { LaminaError } from '../../errors.js';
+import { LAYOUT } from './document.js';
 
 /**
  * `estargz`: SHA-256 of the table as it is in its tar entry; the blob's footer says where that is. `zstd-chunked`: SHA-256 of
@@ -19,6 +20,11 @@ export const tocPlace = z.discriminatedUnion('format', [
   }),
 ]);
 export type TocPlace = z.infer<typeof tocPlace>;
+
+/** What is kept of the table in the store is named by: a change of the address space must not meet trees of before. */
+export function tableName(place: TocPlace): string {
+  return JSON.stringify([LAYOUT, place]);
+}
 
 /** stargz-snapshotter, docs/estargz.md */
 const ESTARGZ = 'containerd.io/snapshot/stargz/toc.digest';
