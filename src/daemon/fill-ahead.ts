@@ -52,7 +52,7 @@ export class FillAhead {
       for (let fetches = 0; fetches < FETCHES_MAX; fetches++) {
         await setImmediate();
         if (!goesOn()) return;
-        if (this.#layers.fill(slot, content)) break;
+        if (this.#fetch.withoutTrace(() => this.#layers.fill(slot, content))) break;
         const { missing } = this.#layers;
         this.#layers.missing = undefined;
         // What shares a piece of 64 KiB with the chunk may not be among the parts.

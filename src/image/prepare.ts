@@ -10,9 +10,10 @@ import { LaminaError, toLaminaError } from '../errors.js';
 import { openBlob, type BlobLocation } from '../source/blob.js';
 import type { Image, Layer } from '../source/image.js';
 import type { Fetcher } from '../source/fetch/fetcher.js';
+import type { WantedPart } from '../source/fetch/protocol.js';
 import { whileFetching } from '../source/fetch/whole.js';
 import { layerLimit } from '../source/limits.js';
-import { FETCHED_MAX, requestsOf } from '../source/trace.js';
+import { FETCHED_MAX, requestsOf, usedOf, type TracePart } from '../source/trace.js';
 import type { IndexedToc } from '../layer/toc-pass.js';
 import { isSealed } from '../store/sealed.js';
 import type { Store } from '../store/store.js';
@@ -102,11 +103,12 @@ async function prepareOnce(image: Image, options: PrepareOptions): Promise<Prepa
 function prefetch({ layers, trace = [] }: Image, fetcher: Fetcher | undefined): void {
   const blobs = new Map(layers.flatMap(({ blob }) => (blob.kind === 'registry' ? [[blob.digest, blob] as const] : [])));
   const sizes = new Map([...blobs].map(([digest, { size }]) => [digest, size]));
-  const parts = requestsOf(trace, sizes).flatMap(({ blob: digest, start, end }) => {
-    const blob = blobs.get(digest);
-    return blob === undefined ? [] : [{ blob, start, end }];
-  });
-  void fetcher?.prefetch(parts).catch(() => undefined);
+  const located = (parts: readonly TracePart[]): WantedPart[] =>
+    parts.flatMap(({ blob: digest, start, end }) => {
+      const blob = blobs.get(digest);
+      return blob === undefined ? [] : [{ blob, start, end }];
+    });
+  void fetcher?.prefetch(located(requestsOf(trace, sizes)), located(usedOf(trace, sizes))).catch(() => undefined);
 }
 
 /** Names a layer's tree as it is in the store. */

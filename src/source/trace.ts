@@ -68,6 +68,15 @@ const GAP = 128 * 1024;
 
 /** What to ask for, in the order of the first use of it: of blobs whose sizes are given. */
 export function requestsOf(parts: readonly TracePart[], sizes: ReadonlyMap<Digest, number>): TracePart[] {
+  return merged(parts, sizes, GAP);
+}
+
+/** What of it is used: no byte twice, whatever the trace says. */
+export function usedOf(parts: readonly TracePart[], sizes: ReadonlyMap<Digest, number>): TracePart[] {
+  return merged(parts, sizes, 0);
+}
+
+function merged(parts: readonly TracePart[], sizes: ReadonlyMap<Digest, number>, gap: number): TracePart[] {
   const byBlob = new Map<Digest, { start: number; end: number; first: number }[]>();
   let bytes = 0;
   parts.forEach(({ blob, start, end: said }, first) => {
@@ -78,16 +87,16 @@ export function requestsOf(parts: readonly TracePart[], sizes: ReadonlyMap<Diges
     else list.push({ start, end, first });
   });
   const requests = [...byBlob].flatMap(([blob, list]) => {
-    const merged: { blob: Digest; start: number; end: number; first: number }[] = [];
+    const found: { blob: Digest; start: number; end: number; first: number }[] = [];
     for (const { start, end, first } of list.sort((a, b) => a.start - b.start)) {
-      const last = merged.at(-1);
-      if (last === undefined || start > last.end + GAP) merged.push({ blob, start, end, first });
+      const last = found.at(-1);
+      if (last === undefined || start > last.end + gap) found.push({ blob, start, end, first });
       else {
         last.end = Math.max(last.end, end);
         last.first = Math.min(last.first, first);
       }
     }
-    return merged;
+    return found;
   });
   return requests.sort((a, b) => a.first - b.first).map(({ blob, start, end }) => ({ blob, start, end }));
 }

@@ -4,7 +4,7 @@ import t from 'tap';
 import { digestOf, parseDigest } from '../../src/digest/index.js';
 import { TraceFile, readTraceFile } from '../../src/source/fetch/trace-file.js';
 import { LAMINA_ARTIFACT_TYPE, encodeLaminaIndex, parseLaminaIndex } from '../../src/source/lamina-index.js';
-import { encodeTrace, parseTrace, requestsOf } from '../../src/source/trace.js';
+import { encodeTrace, parseTrace, requestsOf, usedOf } from '../../src/source/trace.js';
 import { codeOf } from '../compress/support.js';
 import { tempDir } from '../support/tmp.js';
 
@@ -62,6 +62,15 @@ t.test('parts that are near to each other are asked for at once, the first used 
     { blob: a, start: 0, end: 34 * KiB },
     { blob: a, start: 300 * KiB, end: 310 * KiB },
   ]);
+  t.strictSame(
+    usedOf([...parts, { blob: a, start: 2 * KiB, end: 31 * KiB }], sizes).slice(2),
+    [
+      { blob: a, start: 0, end: 34 * KiB },
+      { blob: a, start: 470 * KiB, end: 480 * KiB },
+      { blob: a, start: 300 * KiB, end: 310 * KiB },
+    ],
+    'what is used of it, once',
+  );
   const huge = new Map([[a, 1e15]]);
   t.strictSame(requestsOf([{ blob: a, start: 0, end: 1e15 }], huge), [], 'a trace fetches no whole image');
 });

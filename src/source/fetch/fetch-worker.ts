@@ -63,9 +63,13 @@ function lanesOf(host: string): Lanes {
   return ofHost;
 }
 
+function keyOf({ path, size }: RemoteBlobSpec): string {
+  return `${size} ${path}`;
+}
+
 function known(blob: RemoteBlobSpec): KnownBlob {
   const { path, size, digest } = blob;
-  const key = `${size} ${path}`;
+  const key = keyOf(blob);
   const before = downloads.get(key);
   // Somebody may have cleared the store.
   if (before?.file.isInPlace() === true) {
@@ -121,7 +125,11 @@ class Client {
       this.#streams.get(request.id)?.abort();
       return;
     }
-    if (request.op === 'used') return known(request.blob).trace.add(request);
+    if (request.op === 'used') {
+      const { blob } = request;
+      (downloads.get(keyOf(blob)) ?? known(blob)).trace.add(request);
+      return;
+    }
     const { id } = request;
     const done = 'done' in request ? request.done : undefined;
     let answer: FromFetcher;

@@ -142,16 +142,19 @@ export class Fetcher {
     await this.#ask({ op: 'want', blob, start, end });
   }
 
-  /** Begins to bring parts of blobs into the store, the first first. What fails is asked for again by who waits for it. */
-  async prefetch(parts: readonly WantedPart[]): Promise<void> {
+  /**
+   * Begins to bring parts of blobs into the store, the first first. What fails is asked for again by who waits for it. `used`: what
+   * of them will be used, where that is not all.
+   */
+  async prefetch(parts: readonly WantedPart[], used = parts): Promise<void> {
     // In place of what was said before: an image that cannot be mounted may be tried again and again.
-    for (const { blob } of parts) this.#prefetched.set(blob.digest, []);
-    for (const { blob, start, end } of parts) this.#prefetched.get(blob.digest)?.push({ start, end });
+    for (const { blob } of used) this.#prefetched.set(blob.digest, []);
+    for (const { blob, start, end } of used) this.#prefetched.get(blob.digest)?.push({ start, end });
     while (this.#prefetched.size > PREFETCHED_MAX) this.takePrefetched([...this.#prefetched.keys()][0]!);
     if (parts.length > 0) await this.#ask({ op: 'prefetch', parts });
   }
 
-  /** What was prefetched of a blob last, the first first, unless it was asked before. */
+  /** What will be used of what was prefetched of a blob last, the first first, unless it was asked before. */
   takePrefetched(digest: Digest): readonly ByteRange[] {
     const parts = this.#prefetched.get(digest) ?? [];
     this.#prefetched.delete(digest);

@@ -26,6 +26,7 @@ export class FetchPort {
   readonly #waits: boolean;
   readonly #pending = new Map<number, (answer: FromFetcher) => void>();
   #ids = 0;
+  #isTracing = true;
 
   /** `waits`: whether this thread may be blocked while something is fetched. */
   constructor(port: MessagePort, { waits }: { readonly waits: boolean }) {
@@ -41,7 +42,17 @@ export class FetchPort {
 
   /** A mounted image's reader has used bytes that are in the store: threads that must not wait work for these. */
   used(blob: RemoteBlobSpec, start: number, end: number): void {
-    if (!this.#waits) this.#port.postMessage({ op: 'used', blob, start, end } satisfies ToFetcher);
+    if (!this.#waits && this.#isTracing) this.#port.postMessage({ op: 'used', blob, start, end } satisfies ToFetcher);
+  }
+
+  /** What `act` uses is used for no reader. */
+  withoutTrace<T>(act: () => T): T {
+    this.#isTracing = false;
+    try {
+      return act();
+    } finally {
+      this.#isTracing = true;
+    }
   }
 
   /** The store's bytes there are wrong; they will be fetched anew. Returns at once or nearly so. */
