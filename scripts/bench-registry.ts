@@ -149,7 +149,7 @@ class Bench {
     const copy = (from: string, name: string): Promise<unknown> =>
       run('skopeo', [...COPY, '--dest-tls-verify=false', from, `docker://${host}/${name}:latest`]);
     await copy(`oci:${image}`, 'gzip');
-    await copy(`oci:${image}`, 'indexed');
+    for (const name of ['indexed', 'both']) await copy(`oci:${image}`, name);
     // By way of a layout: the registry has the layers already, in another form.
     const chunked = `oci:${join(this.#directory, 'chunked')}:latest`;
     await run('skopeo', [...COPY, ...CHUNKED, `oci:${image}`, chunked]);
@@ -165,12 +165,18 @@ class Bench {
     const scratch = join(this.#directory, 'indexing');
     await lamina(['--store', scratch, 'index', '--push', `docker://${host}/indexed:latest`]);
     await removeTree(scratch);
-    if (estargz === undefined) return;
+    for (const name of estargz === undefined ? ['both'] : ['both', 'traced']) {
+      await this.#trace(`docker://${host}/${name}:latest`);
+    }
+  }
+
+  /** Runs numpy from the image, and pushes what it has read first. */
+  async #trace(reference: string): Promise<void> {
     const daemon = spawnDaemon(mkdtempSync(join(this.#directory, 'tracing-')));
     try {
       await daemon.ready();
-      await lamina(['run', `docker://${host}/traced:latest`, ...NUMPY], daemon.env);
-      await lamina(['index', '--push', `docker://${host}/traced:latest`], daemon.env);
+      await lamina(['run', reference, ...NUMPY], daemon.env);
+      await lamina(['index', '--push', reference], daemon.env);
     } finally {
       await daemon.stop();
     }
@@ -191,6 +197,7 @@ class Bench {
         : [laminaWith('lamina, optimised eStargz', `docker://${host}/optimized:latest`)]),
       laminaWith('lamina, zstd:chunked', `docker://${host}/chunked:latest`),
       laminaWith('lamina, gzip with an index', `docker://${host}/indexed:latest`),
+      laminaWith('lamina, gzip with an index and a trace', `docker://${host}/both:latest`),
       laminaWith('lamina, gzip', `docker://${host}/gzip:latest`),
       laminaWith('lamina, gzip, second time', `docker://${host}/gzip:latest`, true),
       skopeoAndUmoci(`${host}/gzip:latest`),
