@@ -116,6 +116,7 @@ t.test('the beginning of what is used is recorded', async (t) => {
   for (let i = 0; i < 2; i++) {
     const trace = new TraceFile(twice);
     for (let k = 0; k < 2; k++) trace.add({ start: 5, end: 6 });
+    trace.add({ start: 7, end: 7 });
   }
   t.equal(readTraceFile(twice).length, 1, 'once');
   const many = join(tempDir(t), 'many');

@@ -125,11 +125,7 @@ class Client {
       this.#streams.get(request.id)?.abort();
       return;
     }
-    if (request.op === 'used') {
-      const { blob } = request;
-      (downloads.get(keyOf(blob)) ?? known(blob)).trace.add(request);
-      return;
-    }
+    if (request.op === 'used') return note(request);
     const { id } = request;
     const done = 'done' in request ? request.done : undefined;
     let answer: FromFetcher;
@@ -201,6 +197,15 @@ async function want({ blob, start, end, mounted = false }: Extract<ToFetcher, { 
   // Another mount may have the same blob and ask for it.
   if (blob.access.offline === true && !download.has(start, end)) throw offline(blob);
   await download.want({ access: blob.access, start, end }, mounted);
+}
+
+/** Nothing is lost where it cannot be noted. */
+function note({ blob, start, end }: Extract<ToFetcher, { op: 'used' }>): void {
+  try {
+    (downloads.get(keyOf(blob)) ?? known(blob)).trace.add({ start, end });
+  } catch (e) {
+    if (!(e instanceof LaminaError)) throw e;
+  }
 }
 
 function prefetch(blob: RemoteBlobSpec, start: number, end: number): void {

@@ -110,7 +110,7 @@ export function useFetchPort(port: FetchPort | (() => FetchPort)): void {
   ofThread = port;
 }
 
-/** {@link FetchPort.used}, where this thread has fetched something. */
+/** {@link FetchPort.used}, where this thread has a port. */
 export function noteUse(blob: RemoteBlobSpec, start: number, end: number): void {
   if (ofThread instanceof FetchPort) ofThread.used(blob, start, end);
 }

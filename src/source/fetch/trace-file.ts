@@ -33,6 +33,7 @@ export class TraceFile {
 
   /** Nothing is lost where it cannot be kept. */
   add(part: ByteRange): void {
+    if (part.end <= part.start) return;
     const now = Date.now();
     this.#until ??= now + RECORDED_MS;
     const key = keyOf(part);
