@@ -75,14 +75,14 @@ t.test('Of a registry that is far, more is asked for at once', async (t) => {
   const near = await lengths(await mounted(daemon, reference, '--engine', 'fuse'), ['d/small-250', 'd/small-220']);
   // On a busy machine an answer may take as long as from afar.
   t.ok(
-    near.some((length) => length < 128 * 1024),
+    near.some((length) => length < 96 * 1024),
     `near: ${near.join()}`,
   );
   proxy.fault = (passing) => (isBlob(passing) ? { delayMs: 100 } : undefined);
   const other = await startDaemon(t, undefined, NO_BACKGROUND);
   const far = await lengths(await mounted(other, reference, '--engine', 'fuse'), ['d/small-180', 'd/small-5']);
   t.ok(
-    far.every((length) => length >= 128 * 1024),
+    far.every((length) => length >= 96 * 1024),
     `far: ${far.join()}`,
   );
 });
