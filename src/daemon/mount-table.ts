@@ -257,12 +257,7 @@ export class MountTable {
     for (const message of warnings) onEvent({ type: 'warning', message });
     signal.throwIfAborted();
     const configuring =
-      runtime === undefined
-        ? Promise.resolve(null)
-        : this.#images.configure(prepared, runtime, onEvent, signal).then((config) => {
-            signal.throwIfAborted();
-            return config;
-          });
+      runtime === undefined ? Promise.resolve(null) : this.#images.configure(prepared, runtime, onEvent, signal);
     // Where mounting fails, that is what is said.
     configuring.catch(() => undefined);
     const subdir = findSubdir(prepared, request.subdir);
@@ -282,7 +277,9 @@ export class MountTable {
       'mounted',
     );
     try {
-      return { record: mounted, config: await configuring };
+      const config = await configuring;
+      signal.throwIfAborted();
+      return { record: mounted, config };
     } catch (e) {
       await this.#unmount(id, true);
       throw e;

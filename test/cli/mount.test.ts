@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { startIndexing } from './indexing.js';
 import type { Test } from 'tap';
 import type { DaemonStatus, MountStatus } from '../../src/daemon/protocol.js';
 import { readMountInfo } from '../../src/mount/mountinfo.js';
@@ -161,19 +162,9 @@ t.test('a writable mount keeps its changes in --upper', async (t) => {
 t.test('SIGINT during a mount undoes it', async (t) => {
   if (skipUnless(t, isRoot, 'mounting needs root')) return;
   const { directory, env, run } = await place(t);
-  const entries = Array.from({ length: 60 }, (_, i) => ({ name: `f${i}`, content: Buffer.alloc(1 << 20, i) }));
-  const { reference } = await makeLayout(join(directory, 'large'), { layers: [{ entries, compression: 'none' }] });
   await run('daemon', 'start');
-  const child = spawn(process.execPath, [cliPath, 'mount', reference], {
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  let stderr = '';
-  child.stderr.on('data', (bytes: Buffer) => (stderr += bytes.toString()));
-  const exit = once(child, 'exit');
-  await until(() => stderr.includes('indexing'), 20_000);
-  child.kill('SIGINT');
-  t.strictSame(await exit, [130, null]);
+  const { interrupt } = await startIndexing(directory, env, (reference) => ['mount', reference]);
+  t.strictSame(await interrupt(), [130, null]);
   t.strictSame(parse(await run('mounts', '--json')), []);
 });
 

@@ -12,8 +12,9 @@ import { makesNamespaces } from '../support/namespaces.js';
 import { cliPath, lamina, runCommand, type CliOptions, type CliResult } from '../support/cli.js';
 import { until } from '../support/daemon.js';
 import { isRoot, skipUnless } from '../support/skip.js';
-import { makeLayout, type MadeImage } from '../support/images.js';
+import type { MadeImage } from '../support/images.js';
 import { tempDir } from '../support/tmp.js';
+import { startIndexing } from './indexing.js';
 import { makeShellImage } from './shell-image.js';
 
 const hasRunc = spawnSync('runc', ['--version']).status === 0;
@@ -162,20 +163,10 @@ t.test('run passes signals on and cleans up', async (t) => {
 t.test('run that is stopped while its image is prepared leaves nothing', async (t) => {
   if (skipUnless(t, isRoot && hasRunc, 'needs root and runc')) return;
   const { directory, env, lamina: onPlace, clean } = await place(t);
-  const entries = Array.from({ length: 60 }, (_, i) => ({ name: `f${i}`, content: Buffer.alloc(1 << 20, i) }));
-  const { reference } = await makeLayout(join(directory, 'large'), { layers: [{ entries, compression: 'none' }] });
   await onPlace(['daemon', 'start']);
-  const child = spawn(process.execPath, [cliPath, 'run', reference, 'true'], {
-    env: { ...process.env, ...env },
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  let stderr = '';
-  child.stderr.on('data', (bytes: Buffer) => (stderr += bytes.toString()));
-  const exit = once(child, 'exit');
-  await until(() => stderr.includes('indexing'), 20_000);
+  const { interrupt } = await startIndexing(directory, env, (reference) => ['run', reference, 'true']);
   t.equal(readdirSync(join(env['LAMINA_RUN']!, 'bundles')).length, 1);
-  child.kill('SIGINT');
-  t.strictSame(await exit, [130, null]);
+  t.strictSame(await interrupt(), [130, null]);
   await clean();
 });
 

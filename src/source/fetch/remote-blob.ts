@@ -3,10 +3,13 @@ import type { RandomAccessBlob } from '../blob.js';
 import { BlockFile } from './block-file.js';
 import { fetchPort, noteUse } from './port.js';
 import type { RemoteBlobSpec } from './protocol.js';
+import { RECORDED_MS } from './trace-file.js';
 
 export class RemoteBlob implements RandomAccessBlob {
   readonly #spec: RemoteBlobSpec;
   #file: BlockFile | undefined;
+  /** Of performance.now(): nobody records what is used from then on. */
+  #notedUntil: number | undefined;
 
   constructor(spec: RemoteBlobSpec) {
     this.#spec = spec;
@@ -25,7 +28,7 @@ export class RemoteBlob implements RandomAccessBlob {
 
   need(offset: number, length: number): void {
     const end = Math.min(offset + length, this.size);
-    if (this.has(offset, length)) noteUse(this.#spec, offset, end);
+    if (this.has(offset, length)) this.#note(offset, end);
     else fetchPort().need(this.#spec, offset, end);
   }
 
@@ -45,6 +48,12 @@ export class RemoteBlob implements RandomAccessBlob {
 
   close(): void {
     this.#file?.close();
+  }
+
+  #note(start: number, end: number): void {
+    const now = performance.now();
+    this.#notedUntil ??= now + RECORDED_MS;
+    if (now <= this.#notedUntil) noteUse(this.#spec, start, end);
   }
 
   #open(): BlockFile | undefined {

@@ -7,7 +7,7 @@ import { appendFileSync, readFileSync } from 'node:fs';
 import type { ByteRange } from './block-file.js';
 
 /** Milliseconds from the first part on: containers have started then. */
-const RECORDED_MS = 30_000;
+export const RECORDED_MS = 30_000;
 const PARTS_MAX = 2000;
 /** Of a line, bytes. */
 const LINE_MAX = 64;
