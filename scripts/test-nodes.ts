@@ -61,7 +61,7 @@ function runSuite(major: string, files: readonly string[]): boolean {
   });
   const version = spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout.trim();
   const totals = totalsOf(readFileSync(results, 'utf8'), status ?? 1);
-  for (const note of totals.notes) console.error(note);
+  for (const note of totals.notes) console.log(note);
   console.log(`\nNode ${version}: ${totals.passed} passed, ${totals.failed} failed`);
   return totals.failed === 0;
 }

@@ -2,23 +2,32 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { cliPath } from '../support/cli.js';
 import { until } from '../support/daemon.js';
 import { makeLayout } from '../support/images.js';
+import { rawHeader } from '../support/tar.js';
+
+const PART = gzipSync(Buffer.alloc(64 * 1024 * 1024));
+const PARTS = 127;
 
 export interface Indexing {
   /** Sends SIGINT; exit code and signal. */
   readonly interrupt: () => Promise<unknown[]>;
 }
 
-/** Starts `lamina` with the arguments that `args` makes of a new, large image, and waits until that is indexed. A daemon is running. */
+/**
+ * Starts `lamina` with the arguments that `args` makes of a new image, and waits until that is being indexed; it has 8 GiB
+ * in a small blob, which keeps any machine busy. A daemon is running.
+ */
 export async function startIndexing(
   directory: string,
   env: Readonly<Record<string, string>>,
   args: (reference: string) => readonly string[],
 ): Promise<Indexing> {
-  const entries = Array.from({ length: 60 }, (_, i) => ({ name: `f${i}`, content: Buffer.alloc(1 << 20, i) }));
-  const { reference } = await makeLayout(join(directory, 'large'), { layers: [{ entries, compression: 'none' }] });
+  const header = gzipSync(rawHeader({ name: 'zeros', size: PARTS * 64 * 1024 * 1024 }));
+  const blob = Buffer.concat([header, ...Array<Buffer>(PARTS).fill(PART)]);
+  const { reference } = await makeLayout(join(directory, 'large'), { layers: [{ blob }] });
   const child = spawn(process.execPath, [cliPath, ...args(reference)], {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -26,7 +35,7 @@ export async function startIndexing(
   let stderr = '';
   child.stderr.on('data', (bytes: Buffer) => (stderr += bytes.toString()));
   const exit = once(child, 'exit');
-  await until(() => stderr.includes('indexing'), 20_000);
+  if (!(await until(() => stderr.includes('indexing'), 60_000))) throw new Error(`It does not index: ${stderr}`);
   return {
     interrupt() {
       child.kill('SIGINT');

@@ -24,3 +24,43 @@ t.test('totalsOf does not take a broken run for a good one', async (t) => {
   t.match(totalsOf(run(['ok 1 - a'], 'total: 3, pass: 3'), 1), { passed: 3, failed: 1 }, 'the status counts too');
   t.match(totalsOf('TAP version 14\nok 1 - a\n', 1), { passed: 0, failed: 1 }, 'a run that was killed');
 });
+
+t.test('totalsOf says what failed, where, and what tap says of it', async (t) => {
+  const tap = [
+    '# Subtest: a.test.js',
+    '    # Subtest: passes',
+    '        ok 1 - x',
+    '        1..1',
+    '    ok 1 - passes # time=5ms',
+    '    # Subtest: outer',
+    '        # Subtest: inner',
+    '            not ok 1 - should \\# be 2',
+    '              ---',
+    '              diff: |',
+    '                not ok 7 - a line of the diff',
+    '              ...',
+    '            ',
+    '            not ok 2 - to do # TODO later',
+    '        not ok 1 - inner # time=64.664ms',
+    '          ---',
+    '          at: of the subtest',
+    '          ...',
+    '    not ok 2 - outer # time=98.717ms',
+    '    not ok 3 - child test left in queue: y',
+    'not ok 1 - a.test.js # time=2138.849ms',
+    '# Subtest: b.test.js',
+    '    # Subtest: dies',
+    'not ok 2 - b.test.js # time=1ms',
+    '  ---',
+    '  signal: SIGKILL',
+    '  ...',
+  ];
+  t.strictSame(totalsOf(run(tap, 'total: 4, pass: 1, fail: 3'), 1).notes, [
+    'failed: a.test.js > outer > inner > should \\# be 2\n  diff: |\n    not ok 7 - a line of the diff',
+    'failed: a.test.js > child test left in queue: y',
+    'failed: b.test.js\n  signal: SIGKILL',
+  ]);
+  t.strictSame(totalsOf(run(['ok 1 - a'], 'total: 3, pass: 3'), 7).notes, [
+    'nothing failed, but the status of the run is 7',
+  ]);
+});
