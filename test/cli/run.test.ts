@@ -3,6 +3,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t from 'tap';
 import type { Test } from 'tap';
 import { killDaemon } from '../../scripts/leftovers.js';
@@ -141,7 +142,7 @@ t.test('run passes signals on and cleans up', async (t) => {
     });
     let stdout = '';
     child.stdout.on('data', (bytes: Buffer) => (stdout += bytes.toString()));
-    return { exit: once(child, 'exit'), kill: (signal) => child.kill(signal), said: () => stdout };
+    return { exit: once(child, 'close'), kill: (signal) => child.kill(signal), said: () => stdout };
   };
   for (const signal of ['TERM', 'INT', 'HUP', 'USR1'] as const) {
     const container = start(`trap 'echo got; exit 9' ${signal}; echo ready; while :; do sleep 0.05; done`);
@@ -154,7 +155,8 @@ t.test('run passes signals on and cleans up', async (t) => {
   await until(() => stubborn.said().includes('ready'), 20_000);
   for (let i = 0; i < 3; i++) {
     stubborn.kill('SIGINT');
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    // Two that come before the first has been seen are one.
+    await sleep(500);
   }
   t.strictSame(await stubborn.exit, [137, null], 'the third kills');
   await clean();

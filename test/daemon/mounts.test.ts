@@ -318,7 +318,7 @@ t.test('where the kernel mounts no EROFS from the store’s file system, the fus
 
 t.test('what the kernel has cached of layers outlives their last mount for a while', async (t) => {
   if (skipUnless(t, isRoot && kernelEngineObstacle() === undefined, 'needs root and the kernel engine')) return;
-  const { client, daemon, directory, reference } = await setup(t, undefined, { LAMINA_CACHE_TIME: '2' });
+  const { client, daemon, directory, reference } = await setup(t, undefined, { LAMINA_CACHE_TIME: '5' });
   const blobfs = (): number => mountsOf(daemon).filter(({ type }) => type === 'fuse.lamina-blobs').length;
   const mountpoint = await directory('mnt');
   const read = async (): Promise<number> => {
@@ -328,10 +328,14 @@ t.test('what the kernel has cached of layers outlives their last mount for a whi
     await client.unmount(mount.id);
     return served;
   };
-  const first = await read();
-  t.ok(first > 6e6);
+  let served = await read();
+  t.ok(served > 6e6);
   t.strictSame([mountsOf(daemon).length, blobfs()], [1, 1]);
-  t.equal(await read(), first, 'the second mount asks us for nothing');
+  await eventually(t, 'the next mount asks us for nothing, but where a test beside this one drops caches', async () => {
+    const before = served;
+    served = await read();
+    return served === before;
+  });
   await eventually(t, 'it is taken down when it is time', async () => {
     await client.mounts();
     return mountsOf(daemon).length === 0 && !existsSync(join(daemon.run, 'blobs.json'));

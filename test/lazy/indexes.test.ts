@@ -32,6 +32,7 @@ import {
   mounted,
   mountedLazily,
   noise,
+  quiet,
   serveEstargz,
 } from './served.js';
 
@@ -64,6 +65,7 @@ t.test('What containers have read first on one machine is fetched before it is r
   const there = await mounted(other, reference, '--engine', 'fuse');
   t.ok(await until(async () => (await contents(other))[1]!.fetched > 3_000_000, 10_000), 'before it is read');
   t.ok(await until(async () => (await filled(other)) > 3_000_000, 10_000), 'and decompressed');
+  await quiet(proxy);
   const before = proxy.seen.length;
   for (const name of read) {
     t.ok((await readFile(join(there, name))).equals(await readFile(join(mountpoint, name))), name);
@@ -110,6 +112,7 @@ t.test('What is read first of an image that has come as a whole is recorded too'
     await until(async () => (await filled(other)) > 3_000_000, 10_000),
     'fetched and decompressed before it is read',
   );
+  await quiet(proxy);
   const before = proxy.seen.length;
   for (const name of read) {
     t.ok((await readFile(join(there, name))).equals(await readFile(join(mountpoint, name))), name);

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { mkdtempSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Test } from 'tap';
 import type { LayerContent, MountContent } from '../../src/daemon/protocol.js';
 import { loadFuseNative } from '../../src/mount/fuse-native.js';
@@ -92,6 +93,14 @@ export async function serveEstargz(t: Test, options: EstargzOptions = {}): Promi
   const daemon = await startDaemon(t, undefined, NO_BACKGROUND);
   const { digest } = image.layers[1]!.descriptor;
   return { image, reference: `docker://${proxy.host}/lazy:1`, proxy, daemon, digest, tocAt: layer.tocAt };
+}
+
+/** Waits until nothing has been asked of a registry for a second. */
+export async function quiet(proxy: FaultProxy): Promise<void> {
+  for (let before = -1; before !== proxy.seen.length;) {
+    before = proxy.seen.length;
+    await sleep(1000);
+  }
 }
 
 /** Bytes decompressed for the first of a daemon's mounts. */
