@@ -32,6 +32,7 @@ import type { MountRecord, Records } from './records.js';
 import type { RunDir } from './run-dir.js';
 import { Serial } from './serial.js';
 import type { Slots } from './slots.js';
+import { UnderWay } from './under-way.js';
 
 export interface MountTableOptions {
   readonly run: RunDir;
@@ -57,9 +58,6 @@ interface Made {
   readonly config: Mounted['config'];
 }
 
-/** A waiting `stop` gives mounts that are being made this long to notice that they are not wanted any more. */
-const CANCEL_TIMEOUT_MS = 10_000;
-
 export class MountTable {
   readonly #options: MountTableOptions;
   readonly #attacher: Attacher;
@@ -69,8 +67,7 @@ export class MountTable {
   readonly #mounts = new Map<string, MountRecord>();
   /** By id: recorded and known to the kernel, perhaps, but not yet to be seen. */
   readonly #making = new Map<string, MountRecord>();
-  readonly #pending = new Map<Promise<unknown>, AbortController>();
-  #stopping = false;
+  readonly #underWay = new UnderWay();
 
   constructor(options: MountTableOptions) {
     this.#options = options;
@@ -130,23 +127,10 @@ export class MountTable {
     const id = randomBytes(6).toString('hex');
     const mountpoint = request.mountpoint ?? this.#options.run.mnt(id);
     const key = await realMountpoint(mountpoint).catch(() => mountpoint);
-    const { record, config } = await this.#endable(signal, (both) =>
+    const { record, config } = await this.#underWay.run(signal, (both) =>
       this.#serial.run(key, () => this.#mount(id, request, onEvent, both)),
     );
     return { mount: this.#status(record), config };
-  }
-
-  /** What a stop of the daemon does not wait for: the signal that `act` gets is aborted by it, and by `signal`. */
-  async #endable<T>(signal: AbortSignal, act: (both: AbortSignal) => Promise<T>): Promise<T> {
-    if (this.#stopping) throw new LaminaError('DAEMON_UNREACHABLE', 'The daemon is about to end');
-    const controller = new AbortController();
-    const done = act(AbortSignal.any([signal, controller.signal]));
-    this.#pending.set(done, controller);
-    try {
-      return await done;
-    } finally {
-      this.#pending.delete(done);
-    }
   }
 
   /** `target`: a mountpoint, an id, a reference or "*". Throws MOUNT_NOT_FOUND, MOUNT_BUSY, MOUNT_FAILED. */
@@ -185,19 +169,16 @@ export class MountTable {
    * containers live on in images that are unmounted here; mounts can then be made again.
    */
   async stop(force: boolean): Promise<void> {
-    this.#stopping = true;
+    this.#underWay.refuse(true);
     try {
       // Before anything is given up: a stop that is refused changes nothing.
       if (!force) for (const { mountpoint } of this.#listed()) await refuseIfUsed(mountpoint);
-      const ending = new LaminaError('DAEMON_UNREACHABLE', 'The daemon is about to end');
-      for (const controller of this.#pending.values()) controller.abort(ending);
-      const pending = Promise.allSettled(this.#pending.keys());
-      await Promise.race([pending, new Promise((resolve) => setTimeout(resolve, CANCEL_TIMEOUT_MS))]);
+      await this.#underWay.cancel();
       await this.unmount('*', force);
       await this.#options.blobs.end(force);
       if (!force && (this.#options.blobs.alive || this.#mounts.size > 0)) throw stillUsed();
     } catch (e) {
-      this.#stopping = false;
+      this.#underWay.refuse(false);
       throw e;
     }
   }
