@@ -1,16 +1,14 @@
 /** index, inspect, verify, doctor, version, help: nothing is mounted. Exit codes and forms of errors. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { readFileSync, readdirSync, truncateSync, writeFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import t from 'tap';
 import type { Test } from 'tap';
-import { cliPath, lamina, type CliResult } from '../support/cli.js';
-import { until } from '../support/daemon.js';
+import { lamina, type CliResult } from '../support/cli.js';
 import { blobPath, makeLayout, type ImageSpec, type MadeImage } from '../support/images.js';
 import { projectRoot } from '../support/project.js';
 import { tempDir } from '../support/tmp.js';
+import { startIndexing } from './indexing.js';
 
 const content = randomBytes(300_000).toString('hex');
 const spec: ImageSpec = {
@@ -294,18 +292,10 @@ t.test('an error is shown without what a terminal would obey', async (t) => {
 });
 
 t.test('SIGINT while indexing leaves nothing and ends with 130', async (t) => {
-  const bytes = randomBytes(1 << 20);
-  const entries = Array.from({ length: 60 }, (_, i) => ({ name: `f${i}`, content: bytes }));
-  const { image, store } = await place(t, { layers: [{ entries, level: 1 }] });
-  const child = spawn(process.execPath, [cliPath, '--store', store, 'index', image.reference], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  });
-  let stderr = '';
-  child.stderr.on('data', (bytes: Buffer) => (stderr += bytes.toString()));
-  const exit = once(child, 'exit');
-  await until(() => stderr.includes('indexing'), 20_000);
-  child.kill('SIGINT');
-  t.strictSame(await exit, [130, null]);
+  const directory = tempDir(t);
+  const store = join(directory, 'store');
+  const { interrupt } = await startIndexing(directory, { LAMINA_STORE: store }, (reference) => ['index', reference]);
+  t.strictSame(await interrupt(), [130, null]);
   t.strictSame(readdirSync(join(store, 'tmp')), []);
   t.strictSame(readdirSync(join(store, 'layers')), []);
 });

@@ -18,7 +18,7 @@ export interface Indexing {
 
 /**
  * Starts `lamina` with the arguments that `args` makes of a new image, and waits until that is being indexed; it has 8 GiB
- * in a small blob, which keeps any machine busy. A daemon is running.
+ * in a small blob, which keeps any machine busy. What indexes is this command, or a daemon that runs already.
  */
 export async function startIndexing(
   directory: string,
