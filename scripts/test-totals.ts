@@ -7,6 +7,8 @@
  * brackets. Exits with 1 if anything failed or the run's own status was not 0.
  */
 import { readFileSync } from 'node:fs';
+import { inspect } from 'node:util';
+import { Parser, type Result } from 'tap-parser';
 import { machineLimits } from '../test/support/machine-limits.js';
 import { isMain } from './main.js';
 
@@ -27,7 +29,7 @@ export function totalsOf(tap: string, status: number): Totals {
     if (!allowed) failed++;
     notes.push(`${allowed ? 'skipped' : 'skipped, which is a failure here'}: ${result} # ${reason}`);
   }
-  notes.push(...failuresIn(tap).map(({ path, lines }) => [`failed: ${path.join(' > ')}`, ...lines].join('\n  ')));
+  notes.push(...failuresIn(tap));
   if (counts === undefined) notes.push('the test run did not come to its end');
   if (failed === 0 && status !== 0) notes.push(`nothing failed, but the status of the run is ${status}`);
   if (failed === 0 && (status !== 0 || counts === undefined)) failed = 1;
@@ -35,48 +37,29 @@ export function totalsOf(tap: string, status: number): Totals {
 }
 
 /** Of what tap says of one failure; all of it is in the results. */
-const linesOfFailure = 40;
+const LINES_OF_FAILURE = 40;
 
-interface Failure {
-  /** The test file, its subtests, the assertion. */
-  readonly path: readonly string[];
-  readonly lines: string[];
-}
-
-/** The assertions that failed, and the subtests that failed without one. A level is four columns. */
-function failuresIn(tap: string): Failure[] {
-  const failures: Failure[] = [];
-  /** The subtests that lines belong to, each with the failures there were before it. */
-  const open: { readonly name: string; readonly before: number }[] = [];
-  let last: Failure | undefined;
-  /** The columns before what tap says of the last result, where that is what is being read. */
-  let column: number | undefined;
-  for (const line of tap.split('\n')) {
-    if (column !== undefined) {
-      if (line === `${' '.repeat(column)}...`) column = undefined;
-      else if (last !== undefined && last.lines.length < linesOfFailure) last.lines.push(line.slice(column));
-      continue;
-    }
-    const subtest = /^( *)# Subtest: (.*)$/.exec(line);
-    const result = /^( *)(not )?ok \d+(?: - (.*?))?(?: # (time=\S+|TODO\b.*|SKIP\b.*))?$/i.exec(line);
-    if (subtest !== null) {
-      const [, indent = '', name = ''] = subtest;
-      open.length = indent.length / 4;
-      open.push({ name, before: failures.length });
-    } else if (result !== null) {
-      const [, indent = '', not, name = '', remark = 'time'] = result;
-      const level = indent.length / 4;
-      const isOfWithin = failures.length > (open[level]?.before ?? failures.length);
-      open.length = Math.min(open.length, level);
-      last = undefined;
-      if (not === undefined || isOfWithin || !remark.startsWith('time')) continue;
-      last = { path: [...open.map((outer) => outer.name), name], lines: [] };
-      failures.push(last);
-    } else if (/^ *---$/.test(line)) {
-      column = line.length - 3;
-    }
-  }
-  return failures;
+/** The assertions that failed, and the subtests and files that failed without one, each with what tap says of it. */
+function failuresIn(tap: string): string[] {
+  const failures: Result[] = [];
+  const watch = (parser: Parser): void => {
+    parser.on('child', watch);
+    parser.on('assert', (result: Result) => {
+      if (result.ok || result.todo !== false) return;
+      const isOfWithin =
+        result.closingTestPoint && failures.some(({ fullname }) => fullname.startsWith(`${result.fullname} > `));
+      if (!isOfWithin) failures.push(result);
+    });
+  };
+  const parser = new Parser();
+  watch(parser);
+  parser.end(tap);
+  return failures.map(({ fullname, diag }) => {
+    const said = Object.entries((diag ?? {}) as Record<string, unknown>).flatMap(([name, value]) =>
+      `${name}: ${typeof value === 'string' ? value.trimEnd() : inspect(value)}`.split('\n'),
+    );
+    return [`failed: ${fullname}`, ...said.slice(0, LINES_OF_FAILURE)].join('\n  ');
+  });
 }
 
 /** The runner's own count, over all files: "# { total: 9, pass: 7, fail: 1, skip: 1 }". */

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { startIndexing } from './indexing.js';
 import type { Test } from 'tap';
 import type { DaemonStatus, MountStatus } from '../../src/daemon/protocol.js';
 import { readMountInfo } from '../../src/mount/mountinfo.js';
@@ -15,6 +14,7 @@ import { until } from '../support/daemon.js';
 import { makeLayout, type MadeImage } from '../support/images.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
+import { startIndexing } from './indexing.js';
 
 interface Place {
   readonly directory: string;

@@ -10,10 +10,11 @@ import t from 'tap';
 import type { DaemonClient } from '../../src/daemon/client.js';
 import { isAlive } from '../../src/daemon/process.js';
 import { watchesMounts } from '../support/namespaces.js';
+import { dropCaches } from '../support/page-cache.js';
 import { startDaemon, type TestDaemon } from '../support/daemon.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { tempDir } from '../support/tmp.js';
-import { connect, dropCaches, engines, eventually, issue, mountsOf, randomSum, run, setup, sumOf } from './fixture.js';
+import { connect, engines, eventually, issue, mountsOf, randomSum, run, setup, sumOf } from './fixture.js';
 
 /** Kills the server; resolves when the next one answers. */
 async function killServer(client: DaemonClient, daemon: TestDaemon): Promise<DaemonClient> {
@@ -49,12 +50,12 @@ for (const engine of engines) {
       // The chunks have to be read from the source again.
       for (const layer of await readdir(join(daemon.store, 'layers')))
         await rm(join(daemon.store, 'layers', layer, 'data'), { force: true });
-      await dropCaches();
+      dropCaches();
       await delay(20 * i);
       next = await killServer(next, daemon);
     }
     const read = sums.length;
-    await dropCaches();
+    dropCaches();
     await eventually(t, 'the reader goes on', () => sums.length > read + 1);
     busy.kill('SIGTERM');
     await once(busy, 'exit');
@@ -140,7 +141,7 @@ t.test('without its supervisor the server goes on, and lets no other in', async 
   await eventually(t, 'it is noticed', async () => !(await client.status()).supervised);
   const owner = async (): Promise<string> => (await readFile(join(daemon.run, 'lock'), 'utf8')).trim();
   await eventually(t, 'the server takes the lock', async () => (await owner()) === String(serverPid));
-  await dropCaches();
+  dropCaches();
   t.equal(await sumOf(join(mountpoint, 'random')), randomSum);
   for (const engine of engines) {
     const { id, mountpoint: own } = await client.mount({ reference, engine });
@@ -172,7 +173,7 @@ t.test('a tree that has gone from the store fails its own mount only, after a re
   const { mountpoint } = await client.mount({ reference, engine: 'fuse' });
   await rm(join(daemon.store, 'images'), { recursive: true });
   const next = await killServer(client, daemon);
-  await dropCaches();
+  dropCaches();
   await t.rejects(readFile(join(mountpoint, 'etc/issue')), { code: 'EIO' });
   await eventually(t, 'the log says so', () => daemon.log().includes('Cannot open the tree'));
   t.equal((await next.unmount('*')).length, 1);

@@ -90,8 +90,3 @@ export async function sumOf(path: string): Promise<string> {
 export async function eventually(t: Test, what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
   t.ok(await until(condition, 15_000), what);
 }
-
-/** The next read comes from the daemon, not from the page cache. */
-export async function dropCaches(): Promise<void> {
-  await run('sh', ['-c', 'echo 3 > /proc/sys/vm/drop_caches']);
-}

@@ -4,6 +4,10 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { readMountInfo } from '../../src/mount/mountinfo.js';
 import { runCommand } from '../support/cli.js';
+import { watchesMounts } from '../support/namespaces.js';
+
+// It drops caches (../support/page-cache), too.
+t.before(watchesMounts);
 
 t.test('the demo does what it says, and leaves nothing behind', async (t) => {
   const script = fileURLToPath(new URL('../../scripts/demo.js', import.meta.url));

@@ -9,8 +9,12 @@ import { mapXattr } from '../../src/mount/id-map-xattrs.js';
 import { commandExists } from '../support/commands.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { makeLayout, type MadeImage } from '../support/images.js';
+import { watchesMounts } from '../support/namespaces.js';
+import { dropCaches } from '../support/page-cache.js';
 import { isRoot, skipUnless } from '../support/skip.js';
 import { makeTar, paxEntry } from '../support/tar.js';
+
+t.before(watchesMounts);
 
 const engines = ['kernel', 'fuse'] as const;
 type Engine = (typeof engines)[number];
@@ -199,7 +203,7 @@ t.test('an overlay and a directory of a mapped image are mapped; a crash changes
   const before = await serverPid(daemon);
   process.kill(before, 'SIGKILL');
   t.ok(await until(async () => (await serverPid(daemon).catch(() => before)) !== before, 10_000), 'another server');
-  execFileSync('sh', ['-c', 'echo 3 > /proc/sys/vm/drop_caches']);
+  dropCaches();
   for (const engine of engines) check(engine, 'after a crash');
   // What is copied up keeps the ids that are shown.
   for (const engine of engines) {

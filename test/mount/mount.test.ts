@@ -19,6 +19,7 @@ import t, { type Test } from 'tap';
 import { compareTrees } from '../../scripts/compare-trees.js';
 import { kernelEngineObstacle } from '../../src/mount/engine.js';
 import { watchesMounts } from '../support/namespaces.js';
+import { dropCaches } from '../support/page-cache.js';
 import { runCommand } from '../support/cli.js';
 import { startDaemon, until, type TestDaemon } from '../support/daemon.js';
 import { blobPath, type MadeImage } from '../support/images.js';
@@ -72,10 +73,6 @@ async function mount(daemon: TestDaemon, engine: Engine, ...flags: string[]): Pr
 async function umount(daemon: TestDaemon, mountpoint: string): Promise<void> {
   const { code, stderr } = await daemon.lamina(['umount', mountpoint]);
   if (code !== 0) throw new Error(stderr);
-}
-
-async function dropCaches(): Promise<void> {
-  await runCommand('sh', ['-c', 'echo 3 > /proc/sys/vm/drop_caches']);
 }
 
 async function serverPid(daemon: TestDaemon): Promise<number> {
@@ -137,7 +134,7 @@ t.test('kill -9 of the server while a file is read: the read goes on, ten times 
     const mountpoint = await mount(daemon, engine);
     const device = (await stat(`${mountpoint}/hard/random`)).dev;
     for (let round = 1; round <= 10; round++) {
-      await dropCaches();
+      dropCaches();
       const pid = await serverPid(daemon);
       const reading = runCommand('sha256sum', [`${mountpoint}/hard/random`]);
       await sleep(20 + 25 * round);
@@ -179,7 +176,7 @@ t.test('a flipped bit heals from the source; flipped there too it is EIO and one
     t.ok(statSync(data).blocks * 512 < RANDOM_SIZE / 2, 'only what was read is cached');
 
     flip(data, place + 1234);
-    await dropCaches();
+    dropCaches();
     t.ok((await read()).stdoutBytes.equals(want), `${engine}: the right bytes in spite of the flipped bit`);
     t.ok(
       await until(() => daemon.log().includes('a cached chunk was wrong and has been replaced'), 5000),
@@ -193,7 +190,7 @@ t.test('a flipped bit heals from the source; flipped there too it is EIO and one
       damaged.writeUInt8(damaged.readUInt8(at) ^ 0x55, at);
     writeFileSync(blob, damaged);
     flip(data, place + 1234);
-    await dropCaches();
+    dropCaches();
     const failed = await read();
     t.not(failed.code, 0, `${engine}: fails`);
     t.match(failed.stderr, /Input\/output error/);
@@ -208,7 +205,7 @@ t.test('a flipped bit heals from the source; flipped there too it is EIO and one
     t.match(lines.at(-1), /wanted.*sha256:.*got/);
     t.equal(await readFile(`${mountpoint}/hard/nano`, 'utf8'), 'nano', 'other files still read');
     writeFileSync(blob, original);
-    await dropCaches();
+    dropCaches();
     t.ok((await read()).stdoutBytes.equals(want), `${engine}: and it reads again when the source is whole again`);
     await umount(daemon, mountpoint);
   }
